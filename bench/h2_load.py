@@ -93,20 +93,9 @@ def write_h2_requests(
 ) -> Path:
     """A file of requests: `constant` fields are in HPACK's table from the first request on, the
     others are literals each time. Pseudo-fields come first, so those that vary are sent first."""
-    constant = sorted(constant, key=lambda one: not one[0].startswith(":"))
-    indices = [FIRST_DYNAMIC + len(constant) - 1 - number for number in range(len(constant))]
-    kept = [(name, _indexed(index)) for (name, _), index in zip(constant, indices, strict=True)]
-    blocks = [
-        _join([(name, _literal(name, value, keep=False)) for name, value in fields] + kept)
-        for fields in varied
-    ]
     # Again and again the same: a request of constant fields only.
-    blocks = blocks or [_join(kept)]
-    first_varied = varied[0] if varied else ()
-    first = _join(
-        [(name, _literal(name, value, keep=False)) for name, value in first_varied]
-        + [(name, _literal(name, value, keep=True)) for name, value in constant]
-    )
+    blocks = [encode_block(constant, fields) for fields in varied or ((),)]
+    first = encode_block(constant, varied[0] if varied else (), is_first=True)
     with path.open("wb") as file:
         for part in (first, body):
             file.write(len(part).to_bytes(4, "big") + part)
@@ -114,6 +103,19 @@ def write_h2_requests(
         for block in blocks:
             file.write(len(block).to_bytes(4, "big") + block)
     return path
+
+
+def encode_block(
+    constant: Sequence[Field], varied: Sequence[Field], *, is_first: bool = False
+) -> bytes:
+    """Encode a head. The first one of a connection puts the constant fields into HPACK's table,
+    which the others refer to; those that vary are literals each time."""
+    constant = sorted(constant, key=lambda one: not one[0].startswith(":"))
+    fields = [(name, _literal(name, value, keep=False)) for name, value in varied]
+    for place, (name, value) in enumerate(constant):
+        index = FIRST_DYNAMIC + len(constant) - 1 - place
+        fields.append((name, _literal(name, value, keep=True) if is_first else _indexed(index)))
+    return _join(fields)
 
 
 def _join(fields: list[tuple[str, bytes]]) -> bytes:

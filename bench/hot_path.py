@@ -15,7 +15,7 @@ from typing import Any, cast
 import uvloop
 
 from gateway.access_log import AccessLog, NoAccessLog, open_access_log
-from gateway.app.build.listeners import client_limits
+from gateway.app.build.listeners import client_limits, http2_settings
 from gateway.config import Config
 from gateway.downstream.connections import ConnectionManager
 from gateway.downstream.h1 import H1Connection
@@ -29,7 +29,7 @@ from gateway.proxy.request_log import RequestLog
 from gateway.proxy.router import Route, Router
 from gateway.proxy.upstream_head import render_identity
 from gateway.upstream.settings import UpstreamTimeouts
-from gateway.upstream.target import Target
+from gateway.upstream.target import Protocol, Target
 from gateway.upstream.upstream import Upstream
 
 TOKEN = "t" * 43
@@ -45,6 +45,11 @@ class FakeTransport:
 
     def __init__(self) -> None:
         self.written = 0
+        self.protocol: Any = None
+
+    def set_protocol(self, protocol: Any) -> None:
+        """Another one takes over."""
+        self.protocol = protocol
 
     def write(self, chunk: bytes) -> None:
         """Count what the gateway sends."""
@@ -79,6 +84,9 @@ class OneToken:
 class HotPath:
     """One client connection, one upstream connection, and requests between them."""
 
+    path = "/api"
+    protocol: Protocol = "http1"
+
     def __init__(self, *, logs: bool) -> None:
         self._metrics = Metrics()
         self._directory = tempfile.TemporaryDirectory()
@@ -90,12 +98,12 @@ class HotPath:
             cast(Any, OneToken()), self._metrics, render_identity=render_identity
         )
         timeouts = UpstreamTimeouts()
-        target = Target("http://127.0.0.1:9", timeouts)
+        target = Target("http://127.0.0.1:9", timeouts, protocol=self.protocol)
         counts = self._metrics.data_plane
         upstream = Upstream("orders", [target], durations=counts.upstream("orders"))
         route = Route(
             name="orders",
-            path="/api",
+            path=self.path,
             upstream=upstream,
             metrics=counts.route("orders"),
             access=Access(frozenset({"orders:read"})),
@@ -110,13 +118,19 @@ class HotPath:
         server = ConnectionManager(
             pipeline.handle, limits=client_limits(Config()), metrics=self._metrics
         )
+        server.http2 = http2_settings(Config())
         self._finished = counts.route("orders").requests
         self._client: H1Connection = server.make_connection()
-        self._client.connection_made(cast(Any, FakeTransport()))
-        pool = upstream.endpoints[0].pool
-        self._upstream = pool.make_connection()
+        self._client_transport = FakeTransport()
+        self._client.connection_made(cast(Any, self._client_transport))
+        self._pool = upstream.endpoints[0].pool
+        self._connect()
+
+    def _connect(self) -> None:
+        """Connect to the upstream."""
+        self._upstream = self._pool.make_connection()
         self._upstream.connection_made(cast(Any, FakeTransport()))
-        pool.add(self._upstream)
+        self._pool.add(self._upstream)
 
     async def prepare(self) -> None:
         """Bring the tokens into the cache."""
@@ -176,13 +190,16 @@ VARIED_RESPONSE = RESPONSE.replace(
 VARYING = b"traceparent: 00-%032x-00f067aa0ba902b7-01\r\n"
 
 
-def with_hot_path(work: Any, *, logs: bool) -> None:
-    """Call `work` with a prepared hot path, in a running event loop."""
+def with_hot_path(work: Any, *, logs: bool, make: type[HotPath] | None = None) -> None:
+    """Call `work` with a prepared hot path, in a running event loop, and await what it returns, if
+    anything."""
 
     async def main() -> None:
-        path = HotPath(logs=logs)
+        path = (make or HotPath)(logs=logs)
         await path.prepare()
-        work(path)
+        waits = work(path)
+        if waits is not None:
+            await waits
         path.close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -23,6 +23,7 @@ KINDS = {
     "same": "head as before",
     "varying": "head never the same",
     "varied": "path, query, token, ids and response vary",
+    "grpc": "unary call of gRPC, HTTP/2 on both sides, token and ids vary",
 }
 _TOTAL = re.compile(r"^(?:totals|summary): (\d+)", re.MULTILINE)
 ROOT = Path(__file__).parent.parent
@@ -48,6 +49,11 @@ def send(requests: int, kind: str) -> None:
     """Send requests through the hot path of this process."""
     sys.path.append(str(ROOT))
     from bench.hot_path import VARYING, HotPath, with_hot_path  # noqa: PLC0415 - with its path
+    from bench.hot_path_h2 import GrpcPath  # noqa: PLC0415
+
+    if kind == "grpc":
+        with_hot_path(lambda path: path.run_calls(requests), logs=True, make=GrpcPath)
+        return
 
     def work(path: HotPath) -> None:
         if kind == "varied":

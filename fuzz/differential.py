@@ -25,9 +25,11 @@ from typing import Any
 from msgspec import json
 
 from gateway.access_log import AccessRecord, Timestamps
+from gateway.downstream.h2_head import RESPONSE_LISTER, sort_fields
 from gateway.http import request_head as requests
 from gateway.http import response_head as responses
 from gateway.http.errors import ProblemError, UpstreamProtocolError
+from gateway.http.fields import FieldSyntaxError
 from gateway.oauth.bearer import read_bearer
 from gateway.oauth.errors import BearerError
 from gateway.proxy.request_log import _milliseconds
@@ -68,6 +70,7 @@ class Readers:
         self._codec = codec
         self._requests = codec.RequestCodec(requests.SPECIAL)
         self._responses = codec.ResponseCodec(*responses.CODEC_NAMES)
+        self._lines = codec.LineLister(RESPONSE_LISTER.dropped)
 
     def request_head(self, data: bytes) -> bool:
         """A whole head of a request, and what follows it."""
@@ -125,6 +128,59 @@ class Readers:
         except UpstreamProtocolError as error:
             raise AssertionError("the codec reads what Python rejects") from error
         _compare(responses.response_of(read[0]), expected, _RESPONSE)
+        return True
+
+    def h2_request(self, data: bytes) -> bool:
+        """The fields of a request of HTTP/2."""
+        fields = _fields(data)
+        limits = MAX_FIELDS, 1000
+        read = self._requests.read_h2(fields, b"", None, *limits)
+        if read is None:
+            return False
+        try:
+            pseudo, lines = sort_fields(fields, max_fields=limits[0], max_bytes=limits[1])
+        except ProblemError as error:
+            raise AssertionError("the codec reads what Python rejects") from error
+        method, path = pseudo[b":method"], pseudo[b":path"]
+        assert method != b"CONNECT"
+        assert path.startswith(b"/")
+        self._same_line(b"%b %b HTTP/1.1" % (method, path), read[0])
+        block = b"\r\n".join(lines)
+        assert block.count(b"\n") == max(len(lines) - 1, 0)
+        self._same_head(block, read[1], max_fields=len(lines))
+        line = read[0][-1]
+        assert self._requests.read_h2(fields, line, block, *limits) == (None, None)
+        assert self._requests.read_h2(fields, line, None, *limits) == (None, read[1])
+        assert self._requests.read_h2(fields, line[:-1], block, *limits) == (read[0], None)
+        assert self._requests.read_h2(fields, b"", block + b"\r\n", *limits) == read
+        assert self._requests.read_h2(list(fields), b"", None, *limits) is None
+        return True
+
+    def h2_response(self, data: bytes) -> bool:
+        """The fields of a response of HTTP/2."""
+        fields = _fields(data)
+        record = self._responses.read_h2(fields)
+        if record is None:
+            return False
+        try:
+            expected = responses.parse_response_fields(fields)
+        except UpstreamProtocolError as error:
+            raise AssertionError("the codec reads what Python rejects") from error
+        _compare(responses.response_of(record), expected, _RESPONSE)
+        return True
+
+    def h2_lines(self, data: bytes) -> bool:
+        """Lines of fields, each with its end, as HTTP/2 has them."""
+        lines = data + b"\r\n" if data else b""
+        first, last = ((b":status", b"200"),), ((b"x-request-id", b"1"),)
+        listed = self._lines.fields(first, lines, last)
+        if listed is None:
+            return False
+        try:
+            assert listed == RESPONSE_LISTER.parse(first, lines, last)
+        except FieldSyntaxError as error:
+            raise AssertionError("the codec lists what Python rejects") from error
+        assert all(type(part) is bytes for field in listed for part in field)
         return True
 
     def bearer(self, data: bytes) -> bool:
@@ -200,9 +256,9 @@ class Readers:
             raise AssertionError("the codec reads what Python rejects") from error
         _compare(requests.line_of(record), expected, _LINE)
 
-    def _same_head(self, block: bytes, record: Any) -> None:
+    def _same_head(self, block: bytes, record: Any, *, max_fields: int = MAX_FIELDS) -> None:
         try:
-            expected = requests.parse_request_head(block, max_fields=MAX_FIELDS)
+            expected = requests.parse_request_head(block, max_fields=max_fields)
         except ProblemError as error:
             raise AssertionError("the codec reads what Python rejects") from error
         _compare(requests.head_of(record), expected, _HEAD)
@@ -216,6 +272,12 @@ def _compare(read: object, expected: object, names: tuple[str, ...]) -> None:
         ours, theirs = getattr(read, name), getattr(expected, name)
         assert ours == theirs, (name, ours, theirs)
         assert type(ours) is type(theirs), (name, ours, theirs)
+
+
+def _fields(data: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    """Fields out of a case, whose values may hold anything."""
+    parts = (part.partition(b"=") for part in data.split(b"|"))
+    return tuple((name, value) for name, _, value in parts)
 
 
 _REQUEST = (
@@ -259,6 +321,24 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade",
         b"HTTP/1.1 200\r\nClear-Site-Data: *\r\nAlt-Svc: clear\r\nContent-Length: 007",
     ),
+    "h2_request": (
+        b":method=GET|:scheme=https|:authority=a.example:80|:path=/api/orders/17?page=2|accept=*/*"
+        b"|user-agent=curl/8.5.0|authorization=Bearer abcdefghijklmnop|cookie=a=b|cookie=c=d",
+        b":method=POST|:path=/p.S/M|:scheme=http|te=trailers|content-type=application/grpc+proto"
+        b"|host=A.example|content-length=17|grpc-timeout=1S|x-request-id=9",
+        b":method=GET|:path=/|host=a|:authority=A", b":method=OPTIONS|:path=*|:authority=",
+        b":method=PUT|:authority=a|:path=/a|host=A|cookie=|x=|transfer-encoding=chunked",
+    ),
+    "h2_response": (
+        b":status=200|server=nginx|date=Tue, 24 Nov 2026 12:00:00 GMT|content-length=27"
+        b"|content-type=application/grpc|etag=W/1|set-cookie=a=b; Path=/|x-request-id=1",
+        b":status=204|content-length=0|clear-site-data=*|alt-svc=clear", b":status=101|upgrade=a",
+        b":status=404|connection=close|keep-alive=timeout=9|transfer-encoding=chunked|date=",
+    ),
+    "h2_lines": (
+        _RESPONSE_HEAD.partition(b"\r\n")[2], b"", b"A:\t b \r\nTE: trailers\r\nX_TE: 1",
+        b"a-very-long-name-of-a-field: \x80\xff\r\nproxy.connection: a\r\nUPGRADE: b\r\n",
+    ),
     "bearer": (b"Bearer abc.def-ghi_jkl==", b"bearer   A", b"DPoP x", b"Basic YTpi"),
     "traceparent": (
         b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
@@ -286,6 +366,8 @@ _PARTS = (
     b"X_Client-Id: a", b"x.request.id: b", b"Cookie: gateway_session=a", b"Cookie: a=b",
     b"Set-Cookie: gateway_session=1", b"Set-Cookie: a", b"Keep-Alive: timeout=9", b"Date: x",
     b"X-HTTP-Method: PUT", b"Content-Type: application/grpc", b"Service-Worker-Allowed: /",
+    b"|", b"=", b"|:path=/", b"|:method=GET", b"|:authority=a", b"|host=a", b"|cookie=a", b"|X=a",
+    b"|:status=200", b"|content-length=1", b"|content-length=x", b"|date=", b"|:protocol=a",
     b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2", b"GET", b"get", b"CONNECT", b"*", b"a" * 300, b"[::1]",
     b"h:80", b"h:", b"h.", b"A.B", b"Bearer ", b"=", b"00-", b"0" * 32, b"0" * 16, b"ff",
 )  # fmt: skip

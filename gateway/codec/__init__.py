@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from gateway.codec import absent
 
-__all__ = ["IS_NATIVE", "BucketCounts", "RequestCodec", "ResponseCodec", "count_request",
-           "digest_bearer", "is_compiled", "is_traceparent", "longest_prefix", "new_id",
-           "write_access_line"]  # fmt: skip
+__all__ = ["IS_NATIVE", "BucketCounts", "LineLister", "RequestCodec", "ResponseCodec",
+           "count_request", "digest_bearer", "is_compiled", "is_traceparent", "longest_prefix",
+           "new_id", "write_access_line"]  # fmt: skip
 
 IS_NATIVE = False
 """Whether the native codec is in use."""
@@ -26,6 +26,7 @@ IS_NATIVE = False
 if TYPE_CHECKING:
     from gateway.codec.absent import (
         BucketCounts,
+        LineLister,
         RequestCodec,
         ResponseCodec,
         count_request,
@@ -41,6 +42,7 @@ else:
         _codec = import_module("gateway.codec.native")
         IS_NATIVE = True
     BucketCounts = _codec.BucketCounts
+    LineLister = _codec.LineLister
     RequestCodec = _codec.RequestCodec
     ResponseCodec = _codec.ResponseCodec
     count_request = _codec.count_request

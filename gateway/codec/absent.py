@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
 from gateway.codec.records import HeadRecord, LineRecord, ResponseRecord
@@ -18,6 +18,16 @@ class RequestCodec:
     def read(
         self, data: bytes, known_line: bytes, known_block: bytes, max_fields: int, max_bytes: int
     ) -> tuple[LineRecord | None, HeadRecord | None, int] | None:
+        return None
+
+    def read_h2(
+        self,
+        fields: Sequence[tuple[bytes, bytes]],
+        known_line: bytes,
+        known_block: bytes | None,
+        max_fields: int,
+        max_bytes: int,
+    ) -> tuple[LineRecord | None, HeadRecord | None] | None:
         return None
 
     def read_line(self, line: bytes) -> LineRecord | None:
@@ -40,7 +50,25 @@ class ResponseCodec:
     ) -> tuple[ResponseRecord | None, int] | None:
         return None
 
+    def read_h2(self, fields: Sequence[tuple[bytes, bytes]]) -> ResponseRecord | None:
+        return None
+
     def read_head(self, head: bytes) -> ResponseRecord | None:
+        return None
+
+
+class LineLister:
+    """See `native.pyi`."""
+
+    def __init__(self, dropped: Collection[bytes]) -> None:
+        pass
+
+    def fields(
+        self,
+        first: tuple[tuple[bytes, bytes], ...],
+        lines: bytes,
+        last: tuple[tuple[bytes, bytes], ...],
+    ) -> tuple[tuple[bytes, bytes], ...] | None:
         return None
 
 

@@ -1,6 +1,6 @@
 """The native codec, as type checkers see it; `native.pyx` is the code."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
 from gateway.codec.records import HeadRecord, LineRecord, ResponseRecord
@@ -17,6 +17,16 @@ class RequestCodec:
         empty line included. Where it begins with `known_line`, the line that was made of one for
         the upstream, that is not read again, and its record is None; nor are its fields where they
         are `known_block`."""
+    def read_h2(
+        self,
+        fields: Sequence[tuple[bytes, bytes]],
+        known_line: bytes,
+        known_block: bytes | None,
+        max_fields: int,
+        max_bytes: int,
+    ) -> tuple[LineRecord | None, HeadRecord | None] | None:
+        """Read the fields of a request of HTTP/2, pseudo-fields included, as the lines that they
+        stand for. Of a line or a block that is known, the record is None."""
     def read_line(self, line: bytes) -> LineRecord | None:
         """Read a request line, without its end."""
     def read_fields(self, block: bytes, max_fields: int) -> HeadRecord | None:
@@ -35,8 +45,23 @@ class ResponseCodec:
     ) -> tuple[ResponseRecord | None, int] | None:
         """Read the head, of at most `max_bytes`, that `data` begins with, and where it ends, but
         for its empty line. Where it is `known`, it is not read again, and its record is None."""
+    def read_h2(self, fields: Sequence[tuple[bytes, bytes]]) -> ResponseRecord | None:
+        """Read the fields of a response of HTTP/2, pseudo-fields included."""
     def read_head(self, head: bytes) -> ResponseRecord | None:
         """Read a head without the empty line that ends it."""
+
+class LineLister:
+    """Lists lines of fields as HTTP/2 has them: names in lower case, and values."""
+
+    def __init__(self, dropped: Collection[bytes]) -> None:
+        """`dropped` are names of fields that are left out."""
+    def fields(
+        self,
+        first: tuple[tuple[bytes, bytes], ...],
+        lines: bytes,
+        last: tuple[tuple[bytes, bytes], ...],
+    ) -> tuple[tuple[bytes, bytes], ...] | None:
+        """List lines, each with its end, between other fields; None where Python has to."""
 
 def digest_bearer(value: bytes) -> bytes | None:
     """The SHA-256 digest of the token in an Authorization value of the scheme Bearer."""

@@ -9,10 +9,13 @@ Every read is bounded by the end of its input, every write goes through `Writer`
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport (
+    PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
+)
 from cpython.dict cimport PyDict_Check, PyDict_GetItem, PyDict_SetItem
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
+from cpython.tuple cimport PyTuple_Check, PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
@@ -428,6 +431,59 @@ cdef class _FieldReader:
                 return 0
 
 
+cdef struct Text:
+    const char* at
+    Py_ssize_t n
+
+
+cdef inline bint _take_field(object field, Text* name, Text* value):
+    """Take a field of HTTP/2 apart; False for what is none, or has a value that does not stand in a
+    line as it is."""
+    cdef PyObject* one
+    cdef PyObject* other
+    cdef const char* end
+    if not PyTuple_Check(field) or PyTuple_GET_SIZE(field) != 2:
+        return False
+    one, other = <PyObject*>PyTuple_GET_ITEM(field, 0), <PyObject*>PyTuple_GET_ITEM(field, 1)
+    if not PyBytes_CheckExact(<object>one) or not PyBytes_CheckExact(<object>other):
+        return False
+    name.at, name.n = PyBytes_AS_STRING(<object>one), PyBytes_GET_SIZE(<object>one)
+    value.at, value.n = PyBytes_AS_STRING(<object>other), PyBytes_GET_SIZE(<object>other)
+    end = value.at + value.n
+    if name.n == 0 or codec_skip_value(value.at, end) != end:
+        return False
+    if value.n == 0:
+        return True
+    return not (_is_blank(value.at[0]) or _is_blank((end - 1)[0]))
+
+
+cdef inline bint _is_blank(char c) noexcept nogil:
+    return c == c' ' or c == c'\t'
+
+
+cdef inline bint _is_lower_name(Text* name) noexcept nogil:
+    """Whether it is a token in lower case (RFC 9113 section 8.2.1)."""
+    cdef Py_ssize_t i
+    for i in range(name.n):
+        if not KIND[<uint8_t>name.at[i]] & TOKEN or LOWER[<uint8_t>name.at[i]] != <uint8_t>name.at[i]:
+            return False
+    return True
+
+
+cdef inline bint _equals(Text* text, const char* word, Py_ssize_t n) noexcept nogil:
+    return text.n == n and memcmp(text.at, word, n) == 0
+
+
+cdef inline bint _is_known(Writer* out, const char* ending, Py_ssize_t n, object known) noexcept:
+    """Whether what was written is known, but for the ending that this has."""
+    cdef Py_ssize_t size = out.at - out.start
+    if known is None or PyBytes_GET_SIZE(known) != size + n:
+        return False
+    if memcmp(out.start, PyBytes_AS_STRING(known), size) != 0:
+        return False
+    return memcmp(PyBytes_AS_STRING(known) + size, ending, n) == 0
+
+
 cdef tuple _METHODS = ("GET", "POST", "PUT", "HEAD", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -542,6 +598,15 @@ cdef object _read_host(const char* at, Py_ssize_t n):
     return PyBytes_FromStringAndSize(at, n), name
 
 
+cdef inline int _put_line(Writer* out, const char* name, Py_ssize_t n, Text* value) except -1:
+    """Write a line behind those that are there, without its end."""
+    if out.at != out.start:
+        put(out, "\r\n", 2)
+    put(out, name, n)
+    put(out, ": ", 2)
+    return put(out, value.at, value.n)
+
+
 cdef class RequestCodec(_FieldReader):
     """Reads heads of requests, as `http/request_head.py` does."""
 
@@ -598,6 +663,122 @@ cdef class RequestCodec(_FieldReader):
         if n > max_bytes:
             return None
         return line, fields, n + 4
+
+    def read_h2(
+        self, fields, bytes known_line not None, bytes known_block, Py_ssize_t max_fields,
+        Py_ssize_t max_bytes,
+    ):
+        """Read the fields of a request of HTTP/2; see `native.pyi`."""
+        cdef Writer block
+        cdef Writer line
+        if not PyTuple_CheckExact(fields):
+            return None
+        writer_open(&block)
+        writer_open(&line)
+        try:
+            if not self._sort(<tuple>fields, &block, &line, max_fields, max_bytes):
+                return None
+            first = record = None
+            if not _is_known(&line, "\r\n", 2, known_line):
+                first = _read_line(line.start, line.at)
+                if first is None:
+                    return None
+            if not _is_known(&block, "", 0, known_block):
+                record = self._read_block(
+                    block.start, block.at, PyTuple_GET_SIZE(fields) + 1, NULL
+                )
+                if record is None:
+                    return None
+            return first, record
+        finally:
+            writer_close(&block)
+            writer_close(&line)
+
+    cdef bint _sort(
+        self, tuple fields, Writer* block, Writer* line, Py_ssize_t max_fields, Py_ssize_t max_bytes
+    ) except -1:
+        """Write the fields as lines, the last without its end, and the request line that the
+        pseudo-fields make; False for "ask"."""
+        cdef Text name
+        cdef Text value
+        cdef Text method
+        cdef Text path
+        cdef Text scheme
+        cdef Text authority
+        cdef Text host
+        cdef Text* pseudo
+        cdef Py_ssize_t size = 0
+        cdef Py_ssize_t count = 0
+        cdef int crumbs = 0
+        cdef Py_ssize_t i
+        method.at = path.at = scheme.at = authority.at = host.at = NULL
+        for field in fields:
+            if not _take_field(field, &name, &value):
+                return False
+            size += name.n + value.n + 4
+            if name.at[0] == c':':
+                if count:
+                    return False
+                if _equals(&name, ":method", 7):
+                    pseudo = &method
+                elif _equals(&name, ":path", 5):
+                    pseudo = &path
+                elif _equals(&name, ":scheme", 7):
+                    pseudo = &scheme
+                elif _equals(&name, ":authority", 10):
+                    pseudo = &authority
+                else:
+                    return False
+                if pseudo.at != NULL:
+                    return False
+                pseudo[0] = value
+                continue
+            count += 1
+            if not _is_lower_name(&name):
+                return False
+            if _equals(&name, "cookie", 6):
+                crumbs += 1
+            elif _equals(&name, "host", 4):
+                if host.at != NULL:
+                    return False
+                host = value
+            else:
+                _put_line(block, name.at, name.n, &value)
+        if count > max_fields or size > max_bytes or method.at == NULL or path.at == NULL:
+            return False
+        if path.n == 0 or path.at[0] != c'/':
+            return False
+        if scheme.at != NULL and not _equals(&scheme, "http", 4) and not _equals(&scheme, "https", 5):
+            return False
+        if authority.at != NULL:
+            if host.at != NULL:
+                if host.n != authority.n:
+                    return False
+                for i in range(host.n):
+                    if LOWER[<uint8_t>host.at[i]] != LOWER[<uint8_t>authority.at[i]]:
+                        return False
+            host = authority
+        if host.at != NULL:
+            _put_line(block, "host", 4, &host)
+        if crumbs:
+            i = 0
+            for field in fields:
+                _take_field(field, &name, &value)
+                if _equals(&name, "cookie", 6):
+                    if i == 0:
+                        _put_line(block, "cookie", 6, &value)
+                    else:
+                        put(block, "; ", 2)
+                        put(block, value.at, value.n)
+                    i += 1
+        for i in range(method.n):
+            if not KIND[<uint8_t>method.at[i]] & TOKEN:
+                return False
+        put(line, method.at, method.n)
+        put(line, " ", 1)
+        put(line, path.at, path.n)
+        put(line, " HTTP/1.1", 9)
+        return True
 
     def read_line(self, bytes line not None):
         """Read a request line."""
@@ -679,6 +860,56 @@ cdef class ResponseCodec(_FieldReader):
             return None
         return record, n
 
+    def read_h2(self, fields):
+        """Read the fields of a response of HTTP/2; see `native.pyi`."""
+        cdef Text name
+        cdef Text value
+        cdef Writer out
+        cdef Head found
+        cdef dict kept
+        cdef int status = 0
+        cdef int verdict
+        if not PyTuple_CheckExact(fields):
+            return None
+        kept = {}
+        writer_open(&out)
+        head_open(&found)
+        try:
+            for field in <tuple>fields:
+                if not _take_field(field, &name, &value):
+                    return None
+                if _equals(&name, ":status", 7):
+                    if status or value.n != 3 or value.at[0] < c'1' or value.at[0] > c'5':
+                        return None
+                    if not KIND[<uint8_t>value.at[1]] & KIND[<uint8_t>value.at[2]] & DIGIT:
+                        return None
+                    status = (value.at[0] - c'0') * 100 + (value.at[1] - c'0') * 10
+                    status += value.at[2] - c'0'
+                    continue
+                if not _is_lower_name(&name):
+                    return None
+                verdict = self.take(&found, kept, name.at, name.n, value.at, value.n)
+                if verdict == 2:
+                    return None
+                if verdict == 1:
+                    put(&out, name.at, name.n)
+                    put(&out, ": ", 2)
+                    put(&out, value.at, value.n)
+                    put(&out, "\r\n", 2)
+            # Fields of HTTP/1's connections are seldom, and Python's.
+            if not status or kept or found.codings or found.flags & (KEEPS_ALIVE | CLOSES):
+                return None
+            if found.length >= 0 and status >= 200 and status != 204:
+                put(&out, "Content-Length: ", 16)
+                put_int(&out, <uint64_t>found.length)
+                put(&out, "\r\n", 2)
+            return (
+                status, PyBytes_FromStringAndSize(out.start, out.at - out.start), found.length,
+                found.flags & HAS_DATE, None,
+            )
+        finally:
+            writer_close(&out)
+
     def read_head(self, bytes head not None):
         """Read a head without the empty line that ends it."""
         cdef const char* start = PyBytes_AS_STRING(head)
@@ -748,6 +979,63 @@ cdef class ResponseCodec(_FieldReader):
             )
         finally:
             writer_close(&out)
+
+
+cdef class LineLister:
+    """Lists lines of fields as HTTP/2 has them, as `http/h2_fields.py` does."""
+
+    cdef _Names names
+
+    def __cinit__(self, dropped):
+        """`dropped` are names of fields that are left out."""
+        self.names = _Names()
+        for name in dropped:
+            self.names.add(name, DROP)
+
+    def fields(self, tuple first not None, bytes lines not None, tuple last not None):
+        """List lines, each with its end, between other fields."""
+        cdef const char* at = PyBytes_AS_STRING(lines)
+        cdef const char* end = at + PyBytes_GET_SIZE(lines)
+        cdef const char* name
+        cdef const char* tail
+        cdef Py_ssize_t n
+        cdef list found = list(first)
+        cdef object made
+        while at < end:
+            name = at
+            while at < end and KIND[<uint8_t>at[0]] & TOKEN:
+                at += 1
+            n = at - name
+            if n == 0 or at >= end or at[0] != c':':
+                return None
+            at += 1
+            while at < end and _is_blank(at[0]):
+                at += 1
+            tail = codec_skip_value(at, end)
+            if end - tail < 2 or tail[0] != c'\r' or tail[1] != c'\n':
+                return None
+            if not self._is_dropped(name, n):
+                made = _lower(name, n)
+                name = tail
+                while name > at and _is_blank((name - 1)[0]):
+                    name -= 1
+                found.append((made, PyBytes_FromStringAndSize(at, name - at)))
+            at = tail + 2
+        found.extend(last)
+        return tuple(found)
+
+    cdef bint _is_dropped(self, const char* name, Py_ssize_t n) noexcept nogil:
+        cdef Name* known = self.names._slot(name, n)
+        return known.length and _is(name, n, known.text, known.length)
+
+
+cdef object _lower(const char* at, Py_ssize_t n):
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, n)
+    cdef char* out = PyBytes_AS_STRING(made)
+    cdef Py_ssize_t i
+    for i in range(n):
+        out[i] = <char>LOWER[<uint8_t>at[i]]
+    return made
 
 
 # Tokens and trace contexts.

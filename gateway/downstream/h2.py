@@ -26,16 +26,13 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from random import uniform
+from typing import cast
 
 from gateway.downstream.h2_head import RequestReader, malformed, trailer_fields
 from gateway.downstream.h2_intake import MAX_PIECE_BYTES, H2Intake
 from gateway.downstream.h2_limits import (
-    CONTROL_FRAMES,
-    CONTROL_REFILL_S,
-    PER_REQUEST,
     RESET_REFILL_S,
     TRUSTED_FACTOR,
-    Budget,
     H2Settings,
     RefusedStreams,
     cause_of,
@@ -57,6 +54,7 @@ from gateway.http.h2 import (
     goaway,
     is_adequate,
 )
+from gateway.http.h2_budget import CONTROL_FRAMES, CONTROL_REFILL_S, PER_REQUEST, Budget
 from gateway.http.h2_liveness import PING, PING_AFTER_S, Liveness
 
 H2_PROTOCOL = "HTTP/2.0"
@@ -69,8 +67,9 @@ MAX_LINGER_BYTES = 1024 * 1024
 _DRAIN_PING = b"draining"
 
 
-class H2Connection(asyncio.Protocol):
-    """A client's connection."""
+class H2Connection:
+    """A client's connection: an `asyncio.Protocol` by its methods, not by its class, which would
+    keep mypyc from compiling attributes."""
 
     __slots__ = (
         "_age", "_channel", "_client_code", "_control", "_deadline", "_engine", "_has_settings",
@@ -101,26 +100,19 @@ class H2Connection(asyncio.Protocol):
         self._control = Budget(CONTROL_FRAMES * scale, CONTROL_REFILL_S, now)
         self._reader = RequestReader(peer, limits)
         self._channel = H2Channel(
-            loop,
-            limits,
-            server.h2_counts,
-            control=self._control,
-            window=settings.connection_window,
-            flush=self._flush,
-        )
+            loop, limits, server.h2_counts, control=self._control,
+            window=settings.connection_window, flush=self._flush,
+        )  # fmt: skip
         self._engine = make_engine(
             self,
             settings,
             head_bytes=limits.head_bytes,
             headers=limits.headers,
-            resets=(
-                settings.max_resets * scale + MAX_PIECE_BYTES // 8,
-                settings.max_resets * scale,
-            ),
+            resets=(resets + MAX_PIECE_BYTES // 8, resets),
         )
         self._channel.engine = self._engine
         self._intake = H2Intake(loop, self._engine, self._receive, settings, scale)
-        self._streams: dict[int, H2Stream] = {}
+        self._streams = self._channel.streams
         self._settled: set[int] = set()
         """Streams that were accounted for at once, and are not closed yet."""
         self._last_id = 0
@@ -146,7 +138,7 @@ class H2Connection(asyncio.Protocol):
     def start(self, transport: asyncio.Transport, data: bytes) -> None:
         """Take the socket, and what has come on it."""
         self.transport = self._intake.transport = transport
-        transport.set_protocol(self)
+        transport.set_protocol(cast(asyncio.Protocol, self))
         self._server.h2_counts.connections += 1
         if self._settings.max_age_s:
             age_s = self._settings.max_age_s * uniform(0.9, 1.1)  # noqa: S311 - spreads
@@ -329,6 +321,9 @@ class H2Connection(asyncio.Protocol):
                     writing.discard(stream)
                     self._forget(stream)
 
+    def eof_received(self) -> None:
+        """Close: a client of HTTP/2 that ends its side has no use for responses."""
+
     def pause_writing(self) -> None:
         self.is_write_paused = True
         self._deadline.set(self._limits.body_timeout_s)
@@ -347,6 +342,7 @@ class H2Connection(asyncio.Protocol):
         self._is_over = True
         self._intake.stop()
         self._deadline.close()
+        self._channel.close()
         for timer in (self._notice, self._age, self._look):
             if timer is not None:
                 timer.cancel()
@@ -417,6 +413,7 @@ class H2Connection(asyncio.Protocol):
         if is_error and not self._is_over:
             self._server.h2_counts.errors["stream"] += 1
         stream.close(is_malformed=is_error)
+        self._channel.writing.discard(stream)
         self._forget(stream)
         if is_error and not self._resets.spend(self._loop.time()):
             self._end(ENHANCE_YOUR_CALM, "resets")

@@ -20,10 +20,10 @@ from gateway.downstream.h2_limits import (
     IGNORED_BYTES,
     IGNORED_REFILL_S,
     PER_FRAME_BYTES,
-    Budget,
     H2Settings,
 )
 from gateway.http.h2 import DEFAULT_WINDOW, ENHANCE_YOUR_CALM, H2Error
+from gateway.http.h2_budget import Budget
 from gateway.http.h2_engine import H2Engine
 
 REQUESTS_PER_TURN = 32

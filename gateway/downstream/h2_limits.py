@@ -25,19 +25,12 @@ _REFUSED = REFUSED_STREAM.to_bytes(4, "big")
 TRUSTED_FACTOR = 10
 RESET_REFILL_S = 30.0
 """How long an empty budget of resets takes to be full."""
-CONTROL_FRAMES = 10_000
-"""PING, SETTINGS and WINDOW_UPDATE frames at once."""
-CONTROL_REFILL_S = 30.0
 IGNORED_BYTES = 1024 * 1024
 IGNORED_REFILL_S = 30.0
 """Bytes that mean nothing, such as DATA of streams that are closed: honest clients send what was
 under way, as much as a window, for each stream that was reset."""
 PER_FRAME_BYTES = 64
 """What a frame may take besides data."""
-PER_REQUEST = 8
-PER_SEND = 4
-"""Control frames that a request, and a piece of a response, earn: clients give windows back, and
-measure round trips, as data comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,25 +105,3 @@ class RefusedStreams:
         self._part = data[at:]
         self._skipped = max(0, at - size)
         return found
-
-
-class Budget:
-    """A token bucket."""
-
-    __slots__ = ("_left", "_rate", "_size", "_updated_at")
-
-    def __init__(self, size: float, refill_s: float, now: float) -> None:
-        self._size = self._left = size
-        self._rate = size / refill_s
-        self._updated_at = now
-
-    def spend(self, now: float, count: float = 1.0) -> bool:
-        """Take some; returns whether there were as many."""
-        left = min(self._size, self._left + (now - self._updated_at) * self._rate)
-        self._updated_at = now
-        self._left = left - count
-        return left >= count
-
-    def earn(self, count: float) -> None:
-        """Add some."""
-        self._left = min(self._size, self._left + count)

@@ -21,13 +21,13 @@ import asyncio
 from collections.abc import Callable
 
 from gateway.downstream.h2_head import malformed, response_fields
-from gateway.downstream.h2_limits import PER_SEND, Budget
 from gateway.downstream.request import Request
 from gateway.downstream.stream import BodySink, ClientLimits, StreamOwner
 from gateway.http.deadline import Deadline
 from gateway.http.errors import RequestTimeoutError
 from gateway.http.fields import Trailers
-from gateway.http.h2 import CANCEL, INTERNAL_ERROR, NO_ERROR
+from gateway.http.h2 import CANCEL, INTERNAL_ERROR, NO_ERROR, Fields
+from gateway.http.h2_budget import PER_SEND, Budget
 from gateway.http.h2_engine import H2Engine
 from gateway.http.response_head import ResponseHead
 from gateway.metrics.counts import H2Counts
@@ -36,8 +36,8 @@ HIGH_WATER_BYTES = 64 * 1024
 """Queued for a client that does not take them: no more is read from the upstream."""
 LOW_WATER_BYTES = 16 * 1024
 _CONTINUE = ((b":status", b"100"),)
-_AT_ONCE_S = 0.001
-"""For `Deadline`, to which 0 means never."""
+_SLACK_S = 0.001
+"""A timer may fire a little before its time."""
 
 
 class H2Channel:
@@ -62,9 +62,16 @@ class H2Channel:
         """Those that have something queued, or just had."""
         self.held = 0
         """Bytes of bodies whose part of the windows was not given back."""
+        self.streams: dict[int, H2Stream] = {}
+        """By their ids, until both the engine and the pipeline have done with them."""
         self._window = window
         self._flush = flush
         self._is_flush_due = False
+        self._body_timer: asyncio.TimerHandle | None = None
+        self._body_timer_at = 0.0
+        # Responses mostly begin with the same fields.
+        self._known_head: ResponseHead | None = None
+        self._known_fields: Fields = ()
 
     @property
     def is_starved(self) -> bool:
@@ -81,6 +88,45 @@ class H2Channel:
         """Note that all that was queued is written."""
         self._is_flush_due = False
 
+    def response_fields(self, head: ResponseHead, request_id: bytes) -> Fields:
+        """Return the fields of a response; those of a head that comes again are kept."""
+        if head is not self._known_head:
+            self._known_head, self._known_fields = head, response_fields(head, b"")
+        return (*self._known_fields, (b"x-request-id", request_id))
+
+    # One timer for all bodies: most are complete before one of their own would be set.
+
+    def watch_body(self, at: float) -> None:
+        """Look at the deadlines of bodies at `at`, at the latest."""
+        if self._body_timer is None:
+            self._arm(at)
+        elif at < self._body_timer_at:
+            self._body_timer.cancel()
+            self._arm(at)
+
+    def _arm(self, at: float) -> None:
+        self._body_timer_at = at
+        self._body_timer = self.loop.call_at(at, self._look_at_bodies)
+
+    def _look_at_bodies(self) -> None:
+        self._body_timer = None
+        next_at = 0.0
+        soon = self.loop.time() + _SLACK_S
+        for stream in tuple(self.streams.values()):
+            due = stream.body_expires_at
+            if due and due <= soon:
+                stream.expire_body()
+            elif due and (not next_at or due < next_at):
+                next_at = due
+        if next_at:
+            self.watch_body(next_at)
+
+    def close(self) -> None:
+        """Let go of the timer."""
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
+
     def give_back(self, stream_id: int, size: int) -> None:
         """Open the windows by what was passed on."""
         self.held -= size
@@ -93,10 +139,10 @@ class H2Stream:
     """One request (`ClientStream`)."""
 
     __slots__ = (
-        "_body_deadline", "_body_due", "_channel", "_engine", "_head", "_is_body_complete",
-        "_is_paused", "_is_reset", "_is_responded", "_kept", "_owed", "_piece", "_sink",
-        "_trailers", "_write_deadline", "id", "is_closed", "is_released", "is_reset_by_client",
-        "is_write_paused", "owner", "request",
+        "_body_due", "_channel", "_engine", "_head", "_is_body_complete", "_is_paused",
+        "_is_reset", "_is_responded", "_kept", "_owed", "_piece", "_sink", "_trailers",
+        "_write_deadline", "body_expires_at", "id", "is_closed", "is_released",
+        "is_reset_by_client", "is_write_paused", "owner", "request",
     )  # fmt: skip
 
     def __init__(
@@ -115,7 +161,7 @@ class H2Stream:
         self.is_write_paused = False
         # The request's body.
         self._sink: BodySink | None = None
-        self._kept = bytearray()
+        self._kept: bytearray | None = None
         self._trailers: Trailers = ()
         self._is_body_complete = ends
         self._is_paused = False
@@ -123,7 +169,8 @@ class H2Stream:
         """What the sink took, and is not given back to the windows while it is paused."""
         self._body_due = 0.0
         """As in `H1Connection`."""
-        self._body_deadline: Deadline | None = None
+        self.body_expires_at = 0.0
+        """When its body is too late, on the loop's clock; 0 while it is not waited for."""
         # The response.
         self._head: ResponseHead | None = None
         self._piece = b""
@@ -152,8 +199,7 @@ class H2Stream:
     def pause_body(self) -> None:
         if not self._is_paused and self._sink is not None:
             self._is_paused = True
-            if self._body_deadline is not None:
-                self._body_deadline.clear()  # it is not the client who is late
+            self.body_expires_at = 0.0  # it is not the client who is late
             if self._body_due:
                 self._body_due -= self._channel.loop.time()
 
@@ -173,6 +219,8 @@ class H2Stream:
         if self.is_released:
             self._channel.give_back(self.id, len(data))
         elif self._sink is None or self._is_paused:
+            if self._kept is None:
+                self._kept = bytearray()
             self._kept += data
         else:
             self._deliver(data)
@@ -183,9 +231,8 @@ class H2Stream:
         self.receive(b"", ends=True)
 
     def _deliver_kept(self) -> None:
-        data = bytes(self._kept)
-        self._kept.clear()
-        self._deliver(data)
+        kept, self._kept = self._kept, None
+        self._deliver(b"" if kept is None else bytes(kept))
 
     def _deliver(self, data: bytes) -> None:
         sink = self._sink
@@ -201,8 +248,7 @@ class H2Stream:
             return  # it gave up
         if self._is_body_complete:
             self._sink = None
-            if self._body_deadline is not None:
-                self._body_deadline.clear()
+            self.body_expires_at = 0.0
             sink.end_of_body(self._trailers)
         elif not self._is_paused:
             self._await_body(len(data))
@@ -210,12 +256,13 @@ class H2Stream:
     def _await_body(self, received: int) -> None:
         """Expect more of the body, `received` bytes having come."""
         now = self._channel.loop.time()
-        due = self._body_due = self._channel.limits.body_due(now, self._body_due, received)
-        if self._body_deadline is None:
-            self._body_deadline = Deadline(self._channel.loop, self._expire_body)
-        self._body_deadline.set(max(due - now, _AT_ONCE_S))
+        due = self._channel.limits.body_due(now, self._body_due, received)
+        self._body_due = self.body_expires_at = due
+        self._channel.watch_body(due)
 
-    def _expire_body(self) -> None:
+    def expire_body(self) -> None:
+        """Break off a request whose body is late, unless that is not its client's fault."""
+        self.body_expires_at = 0.0
         sink = self._sink
         if sink is None:
             return
@@ -287,7 +334,8 @@ class H2Stream:
         self._sent()
 
     def _send_head(self, head: ResponseHead, *, ends: bool) -> None:
-        self._engine.respond(self.id, response_fields(head, self.request.request_id), ends=ends)
+        fields = self._channel.response_fields(head, self.request.request_id)
+        self._engine.respond(self.id, fields, ends=ends)
 
     def _sent(self) -> None:
         channel = self._channel
@@ -324,11 +372,10 @@ class H2Stream:
         self._channel.schedule()
 
     def _stop_body(self) -> None:
-        if self._body_deadline is not None:
-            self._body_deadline.close()
-        held = len(self._kept) + self._owed
+        self.body_expires_at = 0.0
+        held = self._owed if self._kept is None else len(self._kept) + self._owed
         if held:
-            self._kept.clear()
+            self._kept = None
             self._owed = 0
             self._channel.give_back(self.id, held)
 

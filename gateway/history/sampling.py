@@ -9,7 +9,7 @@ from prometheus_client import Counter, Gauge
 
 from gateway.history.breakdown import Counts, fold
 from gateway.metrics import DURATION_BUCKETS_S, Histogram, Metrics
-from gateway.metrics.counts import RouteMetrics
+from gateway.metrics.requests import RouteMetrics
 
 MAX_NAMES = 200
 """Of routes, and of clients, in one slice; the others are added up."""

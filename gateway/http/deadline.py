@@ -14,10 +14,11 @@ from collections.abc import Callable
 class Deadline:
     """Calls `expire` once when the time set last has come."""
 
-    __slots__ = ("_at", "_expire", "_fires_at", "_loop", "_timer")
+    __slots__ = ("_at", "_expire", "_fires_at", "_loop", "_time", "_timer")
 
     def __init__(self, loop: AbstractEventLoop, expire: Callable[[], None]) -> None:
         self._loop = loop
+        self._time = loop.time
         self._expire = expire
         self._at = 0.0
         self._timer: TimerHandle | None = None
@@ -33,7 +34,7 @@ class Deadline:
         if not timeout_s:
             self._at = 0.0
             return
-        self._at = at = self._loop.time() + timeout_s
+        self._at = at = self._time() + timeout_s
         if self._timer is None:
             self._arm(at)
         elif at < self._fires_at:

@@ -33,14 +33,11 @@ def _load() -> Any:
     if _engine is None:
         import ngh2 as e
 
-        _reports.update(dict.fromkeys((e.RequestReceived, e.ResponseReceived),
-            lambda on, e: on.head_received(e.stream_id, e.headers, e.end_stream)) | {
+        _reports.update({
             e.InformationalResponseReceived:
                 lambda on, e: on.informational_received(e.stream_id, e.headers),
-            e.DataReceived: lambda on, e: on.body_received(e.stream_id, e.data, e.end_stream),
             e.TrailersReceived: lambda on, e: on.trailers_received(e.stream_id, e.headers),
             e.StreamReset: lambda on, e: on.stream_reset(e.stream_id, e.error_code),
-            e.StreamClosed: lambda on, e: on.stream_closed(e.stream_id, e.error_code),
             e.WindowUpdated: lambda on, e: on.window_updated(e.stream_id, e.increment),
             e.SettingsReceived: lambda on, e: on.settings_received(e.settings),
             e.SettingsAcknowledged: lambda on, e: on.settings_acknowledged(),
@@ -72,6 +69,9 @@ class H2Engine:
         `glitches` are how many at once, and a second, end the connection."""
         engine = _load()
         self._on = events
+        self._head_kind = engine.RequestReceived if is_server else engine.ResponseReceived
+        self._body_kind: Any = engine.DataReceived
+        self._closed_kind: Any = engine.StreamClosed
         self._error: type[Exception] = engine.NGH2Error
         self._flooded: type[Exception] = engine.DenialOfServiceError
         self._broken: type[Exception] = engine.ConnectionProtocolError
@@ -114,27 +114,39 @@ class H2Engine:
 
     def report(self) -> int:
         """Report what has happened since the last report; returns how many events."""
-        events = self._core.events()
+        events: list[Any] = self._core.events()
+        on = self._on
         for event in events:
-            report = _reports.get(type(event))
-            if report is not None:
-                report(self._on, event)
+            # What every stream has comes first; the rest takes a look-up and another call.
+            kind: Any = type(event)
+            if kind is self._body_kind:
+                on.body_received(event.stream_id, event.data, event.end_stream)
+            elif kind is self._head_kind:
+                on.head_received(event.stream_id, event.headers, event.end_stream)
+            elif kind is self._closed_kind:
+                on.stream_closed(event.stream_id, event.error_code)
+            else:
+                report = _reports.get(kind)
+                if report is not None:
+                    report(on, event)
         return len(events)
 
-    # Messages.
+    # Messages. Written out, since most of them are called for every stream.
 
     def is_open(self, stream_id: int) -> bool:
         """Whether a stream has not ended yet."""
-        with suppress(self._error):
+        try:
             return self._core.stream_local_window_size(stream_id) is not None
-        return False
+        except self._error:
+            return False
 
     @property
     def can_open(self) -> bool:
         """Whether a client may open another stream, as far as GOAWAY and stream ids go."""
-        with suppress(self._error):
+        try:
             return bool(self._core.can_send_request)
-        return False
+        except self._error:
+            return False
 
     def open(self, fields: Fields, *, ends: bool) -> int:
         """Send the head of a request; returns its stream. Raises `H2Error`."""
@@ -145,7 +157,10 @@ class H2Engine:
 
     def respond(self, stream_id: int, fields: Fields, *, ends: bool) -> None:
         """Send the head of a final response."""
-        self._call(self._core.send_response, stream_id, fields, end_stream=ends)
+        try:
+            self._core.send_response(stream_id, fields, end_stream=ends)
+        except self._error:
+            return  # here as in the others: the stream, or the connection, has ended
 
     def inform(self, stream_id: int, fields: Fields) -> None:
         """Send an interim response."""
@@ -153,11 +168,17 @@ class H2Engine:
 
     def send(self, stream_id: int, data: bytes, *, ends: bool = False) -> None:
         """Queue a piece of a body, which is sent as the windows of the peer allow."""
-        self._call(self._core.send_data, stream_id, data, end_stream=ends)
+        try:
+            self._core.send_data(stream_id, data, end_stream=ends)
+        except self._error:
+            return
 
     def send_trailers(self, stream_id: int, fields: Fields) -> None:
         """End a body with trailers."""
-        self._call(self._core.send_trailers, stream_id, fields)
+        try:
+            self._core.send_trailers(stream_id, fields)
+        except self._error:
+            return
 
     def reset(self, stream_id: int, code: int) -> None:
         """Break a stream off, and drop what is queued for it."""
@@ -169,7 +190,10 @@ class H2Engine:
 
     def acknowledge(self, stream_id: int, size: int) -> None:
         """Give that much of stream's and connection's windows back; also after its end."""
-        self._call(self._core.acknowledge_received_data, size, stream_id)
+        try:
+            self._core.acknowledge_received_data(size, stream_id)
+        except self._error:
+            return
 
     # The connection.
 
@@ -193,6 +217,6 @@ class H2Engine:
         """Send GOAWAY, and end with it, whatever is open."""
         self._call(self._core.terminate_connection, code)
 
-    def _call(self, method: Any, *args: Any, **options: Any) -> None:
+    def _call(self, method: Any, *args: Any) -> None:
         with suppress(self._error):  # the stream, or the connection, has ended
-            method(*args, **options)
+            method(*args)

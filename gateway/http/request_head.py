@@ -312,6 +312,20 @@ def read_request(
     return line, known if fields is None else (fields[0], head_of(fields)), end
 
 
+def read_request_fields(
+    fields: Sequence[Field],
+    known_line: bytes,
+    known_block: bytes | None,
+    *,
+    max_fields: int,
+    max_bytes: int,
+) -> tuple[LineRecord | None, HeadRecord | None] | None:
+    """Read the fields of a request of HTTP/2 by the codec. Of what is known, a request line
+    and a block of lines, the record is None. None for all where `downstream.h2_head` has to read
+    them in Python, also where they are too many or too large."""
+    return _CODEC.read_h2(fields, known_line, known_block, max_fields, max_bytes)
+
+
 def read_request_head(
     block: bytes, *, max_fields: int, kept: dict[bytes, Field] | None = None
 ) -> RequestHead:

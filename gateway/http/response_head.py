@@ -270,6 +270,12 @@ def _read_keep_alive(head: ResponseHead, value: bytes) -> None:
 
 def read_response_fields(fields: Sequence[Field]) -> ResponseHead:
     """Read a head of HTTP/2, whose syntax was checked. Raises `UpstreamProtocolError`."""
+    record = _CODEC.read_h2(fields)
+    return parse_response_fields(fields) if record is None else response_of(record)
+
+
+def parse_response_fields(fields: Sequence[Field]) -> ResponseHead:
+    """Read a head of HTTP/2 in Python: the definition of what `read_response_fields` returns."""
     status = b""
     length: int | None = None
     withheld = b""

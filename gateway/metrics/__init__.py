@@ -1,6 +1,7 @@
 """Counts events and exports them for Prometheus.
 
     counts.py      plain counts, for what every request touches
+    requests.py    requests in flight, by route, by client
     registry.py    metrics of prometheus-client, for what is rare; the page of all
     data_plane.py  connections, requests, upstreams, decisions about tokens
     provider.py    clients, tokens, sign-ins
@@ -24,11 +25,12 @@ from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from gateway.metrics.acme import AcmeMetrics
-from gateway.metrics.counts import DURATION_BUCKETS_S, Clock, Histogram, RouteMetrics, Tally
+from gateway.metrics.counts import DURATION_BUCKETS_S, Clock, Histogram, Tally
 from gateway.metrics.data_plane import DataPlaneMetrics
 from gateway.metrics.process import ProcessMetrics
 from gateway.metrics.provider import ProviderMetrics
 from gateway.metrics.registry import Registry, render
+from gateway.metrics.requests import RouteMetrics
 from gateway.metrics.store import StoreMetrics
 
 __all__ = ["DURATION_BUCKETS_S", "Clock", "DataPlaneMetrics", "Histogram", "Metrics",

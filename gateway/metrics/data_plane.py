@@ -16,8 +16,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from gateway.metrics.counts import Clients, H2Counts, Histogram, Refusals, RouteMetrics, Tally
+from gateway.metrics.counts import H2Counts, Histogram, Refusals, Tally
 from gateway.metrics.registry import Registry
+from gateway.metrics.requests import Clients, InflightRequests, RouteMetrics
 
 LABELS_OF_REQUESTS = ("route", "method", "code", "source")
 UPSTREAM_EVENTS = {
@@ -32,11 +33,11 @@ UPSTREAM_EVENTS = {
 class DataPlaneMetrics:
     """Connections, requests, upstreams, and decisions about tokens and limits."""
 
-    inflight_requests = 0
     _leaving: Collection[tuple[str, str]] = ()
     """Routes and upstreams that the last reload took away."""
 
     def __init__(self, registry: Registry) -> None:
+        self.inflight = InflightRequests()
         self.routes: dict[str, RouteMetrics] = {}
         self.refusals = Refusals()
         self.clients = Clients()
@@ -85,6 +86,11 @@ class DataPlaneMetrics:
         self.access_log_dropped = registry.counter(
             "access_log_dropped", "Access log lines dropped because the sink could not keep up."
         )
+
+    @property
+    def inflight_requests(self) -> int:
+        """Requests under way."""
+        return self.inflight.count
 
     def route(self, name: str) -> RouteMetrics:
         """The counts of the route called `name`, made at load time, never per request."""

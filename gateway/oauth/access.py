@@ -108,8 +108,8 @@ class CachedToken:
     """A valid token in the cache."""
 
     __slots__ = (
-        "claims", "cohort", "constraint", "identity", "read_at", "scopes", "token", "valid_until",
-        "was_used",
+        "claims", "client_id", "cohort", "constraint", "expires_at", "has_rate_limit", "identity",
+        "read_at", "scopes", "token", "valid_until", "was_used",
     )  # fmt: skip
 
     def __init__(
@@ -124,6 +124,10 @@ class CachedToken:
         claims: Claims = NO_CLAIMS,
     ) -> None:
         self.token = token
+        # What every request asks of it, here as well: the class of `token` is not compiled.
+        self.client_id = token.client_id
+        self.expires_at = token.expires_at
+        self.has_rate_limit = token.rate_limit is not None or token.key_limit is not None
         self.scopes = frozenset(token.scopes)
         self.constraint = constraint
         """Limits where, and with which key or certificate, it can be used; None without limits."""

@@ -284,7 +284,7 @@ class TokenCache:
         return (
             now < entry.valid_until
             # The wall clock may have jumped beyond the end of the token.
-            and self._wall_clock() < entry.token.expires_at
+            and self._wall_clock() < entry.expires_at
             and now - entry.read_at < self._ttl_s
             and entry.cohort.generation == self._generation
         )

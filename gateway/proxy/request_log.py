@@ -32,6 +32,7 @@ class RequestLog:
     ) -> None:
         """`checks`, for authorization checks only, takes how long they last."""
         self._counts = metrics.data_plane
+        self._inflight = metrics.data_plane.inflight
         self._clients = metrics.data_plane.clients
         self._access_log = access_log
         self._timestamps = timestamps or Timestamps()
@@ -49,7 +50,7 @@ class RequestLog:
 
     def begin(self, stream: ClientStream, request: Request) -> RequestContext:
         """A request has come."""
-        self._counts.inflight_requests += 1
+        self._inflight.count += 1
         context = RequestContext(stream, request, self.clock())
         if self._tracing is not None:
             context.span = self._tracing.begin(request)
@@ -77,7 +78,7 @@ class RequestLog:
         if self._checks is not None:
             context.source = "authz"
             self._checks.observe(self.clock() - context.started)
-        self._counts.inflight_requests -= 1
+        self._inflight.count -= 1
         request, route = context.request, context.route
         if route is not None:
             name, metrics = route.name, route.metrics

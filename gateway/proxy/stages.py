@@ -249,7 +249,7 @@ class TokenStages:
             return None
         route = context.route
         assert route is not None
-        context.client_id = token.token.client_id
+        context.client_id = token.client_id
         access = route.access
         try:
             if context.is_dpop:
@@ -302,7 +302,7 @@ class LimitStage:
         token, route = context.token, context.route
         assert route is not None
         own = own_key = None
-        if token is not None:
+        if token is not None and token.has_rate_limit:
             own, own_key = token.token.rate_limit, token.token.key_limit
         if (
             own is None
@@ -315,7 +315,7 @@ class LimitStage:
             route=route.name,
             route_limit=route.rate_limit,
             is_for_all=route.is_limit_shared,
-            client_id=None if token is None else token.token.client_id,
+            client_id=None if token is None else token.client_id,
             client_limit=own,
             address=context.request.client,
         )

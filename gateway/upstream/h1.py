@@ -72,9 +72,9 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_body", "_buffer", "_deadline", "_has_ended", "_has_responded", "_heads", "_interim_count",
         "_is_chunked", "_is_request_sent", "_is_response_to_head", "_keepalive_s", "_keeps_alive",
-        "_may_pause", "_on_lost", "_on_released", "_sink", "_spare", "_timeouts", "_tunnel",
-        "_unsent", "_waits_for_head", "exchange_count", "is_reading_paused", "is_write_paused",
-        "transport",
+        "_longest_idle_s", "_may_pause", "_on_lost", "_on_released", "_response_head_s", "_sink",
+        "_spare", "_timeouts", "_tunnel", "_unsent", "_waits_for_head", "exchange_count",
+        "is_reading_paused", "is_write_paused", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +87,7 @@ class UpstreamConnection(asyncio.Protocol):
     ) -> None:
         """`on_released` is called when the connection can carry another exchange."""
         self._timeouts = timeouts
+        self._response_head_s, self._longest_idle_s = timeouts.response_head_s, timeouts.keepalive_s
         self._on_lost = on_lost
         self._on_released = on_released
         # Per connection.
@@ -146,7 +147,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def park(self) -> None:
         """Become idle, for `timeouts.keepalive` at most, or for less where the upstream says so."""
-        keepalive_s = self._timeouts.keepalive_s
+        keepalive_s = self._longest_idle_s
         if 0 < self._keepalive_s < keepalive_s:
             keepalive_s = self._keepalive_s
         self._deadline.set(keepalive_s)
@@ -203,7 +204,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._is_request_sent = True
         if self._body is None:
             self._waits_for_head = True
-            self._deadline.set(self._timeouts.response_head_s)
+            self._deadline.set(self._response_head_s)
 
     def pause_reading(self) -> None:
         """Take no more of the response until `resume_reading`. Meanwhile the upstream can't be

@@ -28,7 +28,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import cast
 
 from gateway.http.errors import UpstreamError, UpstreamProtocolError
 from gateway.http.fields import Trailers, passing_trailers
@@ -44,10 +43,16 @@ from gateway.http.h2 import (
     Fields,
     H2Error,
 )
+from gateway.http.h2_budget import (
+    CONTROL_FRAMES,
+    CONTROL_REFILL_S,
+    PER_REQUEST,
+    PER_SEND,
+    Budget,
+)
 from gateway.http.h2_engine import H2Engine
 from gateway.http.h2_liveness import PING, PING_AFTER_S, Liveness
 from gateway.http.response_head import ResponseHead, read_response_fields
-from gateway.upstream.h1 import UpstreamConnection
 from gateway.upstream.h2_fields import render_request_fields
 from gateway.upstream.h2_stream import MultiplexedStream, StreamCarrier
 from gateway.upstream.settings import UpstreamTimeouts
@@ -94,6 +99,8 @@ class MultiplexedConnection(StreamCarrier):
         self._streams: dict[int, MultiplexedStream] = {}
         self._touched: list[MultiplexedStream] = []
         """Streams that received something since the last flush."""
+        self._holding: list[MultiplexedStream] = []
+        """Streams that hold a piece of their body back until the next write."""
         self._waiting: set[MultiplexedStream] = set()
         """Streams whose sender waits."""
         self._peer_limit = MAX_STREAMS
@@ -101,8 +108,10 @@ class MultiplexedConnection(StreamCarrier):
         self._has_goaway = False
         self._is_flush_due = False
         self._liveness = Liveness(loop.time(), timeouts.connect_s or PING_AFTER_S)
+        self._control = Budget(CONTROL_FRAMES, CONTROL_REFILL_S, loop.time())
         # Responses mostly begin with the same fields.
         self._known_head: tuple[Fields, ResponseHead] | None = None
+        self._known_trailers: tuple[Fields, Trailers] = (), ()
         self._due = 0.0
         """When an idle connection closes, on the loop's clock; 0 while it is not idle."""
         self._timer: asyncio.TimerHandle | None = None
@@ -179,14 +188,20 @@ class MultiplexedConnection(StreamCarrier):
         except H2Error:
             return 0
         self._streams[stream_id] = stream
+        self._control.earn(PER_REQUEST)
         self.arm(self._liveness.due)
         self.schedule_flush()
         return stream_id
 
     def send(self, stream_id: int, piece: bytes, *, ends: bool) -> bool:
         self._engine.send(stream_id, piece, ends=ends)
+        self._control.earn(PER_SEND)
         self.schedule_flush()
         return self.is_write_paused or self._engine.queued(stream_id) >= MAX_QUEUED_BYTES
+
+    def hold(self, stream: MultiplexedStream) -> None:
+        self._holding.append(stream)
+        self.schedule_flush()
 
     def send_trailers(self, stream_id: int, trailers: Trailers) -> None:
         self._engine.send_trailers(stream_id, trailers)
@@ -247,6 +262,7 @@ class MultiplexedConnection(StreamCarrier):
             self._break(str(error))
         touched, self._touched = self._touched, []
         for stream in touched:
+            stream.is_touched = False
             stream.flush_received()
         self.schedule_flush()
 
@@ -273,6 +289,7 @@ class MultiplexedConnection(StreamCarrier):
         self._streams.clear()
         self._waiting.clear()
         self._touched.clear()
+        self._holding.clear()
         self.stream_count -= len(streams)
         self._on_lost(self)
         for stream in streams:
@@ -283,7 +300,7 @@ class MultiplexedConnection(StreamCarrier):
     def head_received(self, stream_id: int, fields: Fields, ends: bool) -> None:
         stream = self._streams.get(stream_id)
         if stream is not None:
-            self._touched.append(stream)
+            self._touch(stream)
             known = self._known_head
             try:
                 if known is None or known[0] != fields:
@@ -306,14 +323,26 @@ class MultiplexedConnection(StreamCarrier):
         if stream is None:
             self._engine.acknowledge(stream_id, len(data))
             return
-        self._touched.append(stream)
+        self._touch(stream)
+        if data:
+            self._control.earn(PER_SEND)
+        else:
+            self._spend_control()
         stream.receive_body(data, ends=ends)
 
     def trailers_received(self, stream_id: int, fields: Fields) -> None:
         stream = self._streams.get(stream_id)
         if stream is not None:
+            self._touch(stream)
+            known = self._known_trailers
+            if known[0] != fields:
+                known = self._known_trailers = fields, passing_trailers(tuple(fields))
+            stream.receive_end(known[1])
+
+    def _touch(self, stream: MultiplexedStream) -> None:
+        if not stream.is_touched:
+            stream.is_touched = True
             self._touched.append(stream)
-            stream.receive_end(passing_trailers(tuple(fields)))
 
     def stream_reset(self, stream_id: int, code: int) -> None:
         stream = self._streams.get(stream_id)
@@ -334,9 +363,10 @@ class MultiplexedConnection(StreamCarrier):
             self._changed()
 
     def window_updated(self, stream_id: int, increment: int) -> None:
-        pass  # the next write sends more
+        self._spend_control()  # the next write sends more
 
     def settings_received(self, settings: Mapping[int, int]) -> None:
+        self._spend_control()
         self._has_settings = True
         limit = settings.get(MAX_CONCURRENT_STREAMS)
         if limit is not None:
@@ -347,7 +377,7 @@ class MultiplexedConnection(StreamCarrier):
         pass
 
     def ping_received(self, data: bytes) -> None:
-        pass
+        self._spend_control()
 
     def ping_acknowledged(self, data: bytes) -> None:
         pass
@@ -371,6 +401,10 @@ class MultiplexedConnection(StreamCarrier):
         transport = self.transport
         if transport is None or self.is_write_paused:
             return
+        if self._holding:
+            holding, self._holding = self._holding, []
+            for stream in holding:
+                stream.send_held()
         try:
             data = self._engine.data_to_send()
         except H2Error as error:
@@ -438,6 +472,11 @@ class MultiplexedConnection(StreamCarrier):
             self.schedule_flush()
         return max(self._liveness.due, now + 0.001)
 
+    def _spend_control(self) -> None:
+        """Pay for a frame that costs the upstream nothing; a flood of them ends the connection."""
+        if not self._control.spend(self._loop.time()) and self.is_open:
+            self._break("a flood of control frames")
+
     def _break(self, error: str) -> None:
         """End a connection whose peer breaks the protocol."""
         _log.warning("a connection to an upstream is broken: %s", error)
@@ -454,47 +493,3 @@ class MultiplexedConnection(StreamCarrier):
         if not self._has_settings:
             detail = "The upstream does not speak HTTP/2."
         return UpstreamProtocolError("upstream_protocol", detail)
-
-
-class Negotiation(asyncio.Protocol):
-    """A new connection, until it is known what it speaks: what ALPN chose, or HTTP/2 where there is
-    no TLS. Of HTTP/2, it stays the wire."""
-
-    def __init__(
-        self,
-        make_http1: Callable[[], UpstreamConnection],
-        make_http2: Callable[[bytes], MultiplexedConnection],
-    ) -> None:
-        """`make_http2` takes the scheme."""
-        self._make_http1 = make_http1
-        self._make_http2 = make_http2
-        self.http1: UpstreamConnection | None = None
-        self.http2: MultiplexedConnection | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are not asyncio.Transport subclasses, they only behave so.
-        wire = cast(asyncio.Transport, transport)
-        tls = wire.get_extra_info("ssl_object")
-        if tls is not None and tls.selected_alpn_protocol() != "h2":
-            self.http1 = self._make_http1()
-            wire.set_protocol(self.http1)
-            self.http1.connection_made(wire)
-            return
-        self.http2 = self._make_http2(b"http" if tls is None else b"https")
-        self.http2.attach(wire)
-
-    def data_received(self, data: bytes) -> None:
-        if self.http2 is not None:
-            self.http2.receive(data)
-
-    def pause_writing(self) -> None:
-        if self.http2 is not None:
-            self.http2.pause_writing()
-
-    def resume_writing(self) -> None:
-        if self.http2 is not None:
-            self.http2.resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self.http2 is not None:
-            self.http2.lost()

@@ -18,7 +18,8 @@ from collections.abc import Callable
 
 from gateway.http.errors import ConnectError, ConnectTimeoutError, UpgradeUnsupportedError
 from gateway.upstream.circuit_breaker import Breaker
-from gateway.upstream.h2 import MultiplexedConnection, Negotiation
+from gateway.upstream.h2 import MultiplexedConnection
+from gateway.upstream.h2_negotiation import Negotiation
 from gateway.upstream.pool import ConnectionPool, unforeseen
 from gateway.upstream.stream import ResponseSink, UpstreamStream
 from gateway.upstream.target import Target

@@ -30,6 +30,8 @@ from gateway.upstream.stream import (
 
 MAX_KEPT_BYTES = 64 * 1024
 """What is kept of a request's body that may have to be sent again."""
+MAX_HELD_BYTES = 4096
+"""The largest piece of a body that waits for the end of the turn, in case the body ends with it."""
 MAX_INTERIM_RESPONSES = 16
 
 
@@ -51,6 +53,10 @@ class StreamCarrier:
     @abstractmethod
     def send(self, stream_id: int, piece: bytes, *, ends: bool) -> bool:
         """Send a piece of a body; returns whether the sender has to wait now."""
+
+    @abstractmethod
+    def hold(self, stream: MultiplexedStream) -> None:
+        """Call `send_held` before the next write."""
 
     @abstractmethod
     def send_trailers(self, stream_id: int, trailers: Trailers) -> None:
@@ -95,8 +101,9 @@ class MultiplexedStream:
 
     __slots__ = (
         "_connection", "_has_head", "_held", "_interim_count", "_is_ended", "_is_first",
-        "_is_reading_paused", "_is_request_sent", "_is_whole", "_kept", "_may_pause", "_sent",
-        "_sent_at", "_sink", "due", "is_reset", "is_write_paused", "stream_id",
+        "_is_reading_paused", "_is_request_sent", "_is_whole", "_kept", "_may_pause", "_piece",
+        "_sent", "_sent_at", "_sink", "due", "is_reset", "is_touched", "is_write_paused",
+        "stream_id",
     )  # fmt: skip
 
     def __init__(self, connection: StreamCarrier, sink: ResponseSink) -> None:
@@ -109,9 +116,13 @@ class MultiplexedStream:
         self.is_write_paused = connection.is_write_paused
         self.is_reset = False
         """Whether the upstream broke it off."""
+        self.is_touched = False
+        """Whether the connection knows that it has received something."""
         self._is_first = connection.opened_count == 1
         self._kept: UpstreamRequestHead | None = None
         """The head, until some of the body came."""
+        self._piece = b""
+        """Of the body, until the end of the turn: the end may come with it."""
         self._sent: SentBody | None = SentBody()
         """Of the request's body, until a response begins or it is too large."""
         self._sent_at = 0.0
@@ -153,9 +164,13 @@ class MultiplexedStream:
             sent.add(piece)
             if sent.size > MAX_KEPT_BYTES:
                 self._sent = None
-        if self.stream_id and self._connection.send(self.stream_id, piece, ends=False):
-            self.is_write_paused = True
-            self._connection.wait(self)
+        if self.stream_id:
+            self.send_held()
+            if len(piece) <= MAX_HELD_BYTES and not self.is_write_paused:
+                self._piece = piece
+                self._connection.hold(self)
+            else:
+                self._send_piece(piece)
         if self.is_write_paused or self._has_head:
             self._touch()
 
@@ -172,9 +187,11 @@ class MultiplexedStream:
             if not self.stream_id:
                 pass
             elif trailers:
+                self.send_held()
                 self._connection.send_trailers(self.stream_id, trailers)
             else:
-                self._connection.send(self.stream_id, b"", ends=True)
+                piece, self._piece = self._piece, b""
+                self._connection.send(self.stream_id, piece, ends=True)
         self._await_head()
 
     def pause_reading(self) -> None:
@@ -227,8 +244,14 @@ class MultiplexedStream:
         self._connection.forget()
         self._fail(self._connection.unfit or self._make_refusal())
 
+    def _send_piece(self, piece: bytes) -> None:
+        if self._connection.send(self.stream_id, piece, ends=False):
+            self.is_write_paused = True
+            self._connection.wait(self)
+
     def _leave(self, code: int) -> None:
         self.due = 0.0
+        self._piece = b""
         self._give_back()
         self._is_ended = True
         if self.stream_id:
@@ -240,7 +263,10 @@ class MultiplexedStream:
         self._is_request_sent = True
         if not self._has_head and self._sink is not None:
             self._sent_at = self._connection.now()
-            self._set_due(self._connection.timeouts.response_head_s)
+            timeout_s = self._connection.timeouts.response_head_s
+            self.due = self._sent_at + timeout_s if timeout_s else 0.0
+            if timeout_s:
+                self._connection.arm(self.due)
 
     def _touch(self) -> None:
         """Grant another idle timeout: something moved, in either direction."""
@@ -262,6 +288,13 @@ class MultiplexedStream:
 
     # The connection calls these.
 
+    def send_held(self) -> None:
+        """Send what was held back of the body."""
+        piece = self._piece
+        if piece:
+            self._piece = b""
+            self._send_piece(piece)
+
     def receive_interim(self, head: ResponseHead) -> None:
         """Receive a 1xx head. Raises `UpstreamProtocolError`."""
         self._interim_count += 1
@@ -281,8 +314,7 @@ class MultiplexedStream:
             self._over()
             sink.whole(head, b"")
         else:
-            self._touch()
-            sink.head(head)
+            sink.head(head)  # `flush_received` sets the deadline
 
     def receive_body(self, data: bytes, *, ends: bool) -> None:
         """Receive a piece of the body."""
@@ -324,6 +356,7 @@ class MultiplexedStream:
     def closed(self, *, is_refused: bool) -> None:
         """The engine is done with it; `is_refused`: the upstream did not process it."""
         self._is_ended = True
+        self._piece = b""
         self._give_back()
         if self._sink is None:
             return
@@ -339,6 +372,7 @@ class MultiplexedStream:
     def lost(self) -> None:
         """The connection is closed."""
         self._is_ended = True
+        self._piece = b""
         self._held = 0
         if self._has_head:
             self._fail(

@@ -20,7 +20,8 @@ from gateway.http.errors import UpstreamError
 from gateway.http.grpc import read_status, render_timeout
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.h1 import UpstreamConnection
-from gateway.upstream.h2 import MultiplexedConnection, Negotiation
+from gateway.upstream.h2 import MultiplexedConnection
+from gateway.upstream.h2_negotiation import Negotiation
 from gateway.upstream.settings import UpstreamTimeouts
 from gateway.upstream.stream import (
     ResponseSink,

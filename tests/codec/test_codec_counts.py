@@ -10,7 +10,8 @@ import pytest
 from support.codec import native_codec
 
 from gateway.codec import absent
-from gateway.metrics.counts import DURATION_BUCKETS_S, METHODS
+from gateway.metrics.counts import DURATION_BUCKETS_S
+from gateway.metrics.requests import METHODS
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import pytest
 from gateway.app.periodic import USAGE_S
 from gateway.config import parse_config
 from gateway.downstream import h2_limits
+from gateway.http import h2_budget
 from gateway.oauth import api_keys
 from gateway.oauth.authentication import cached_secrets
 
@@ -33,6 +34,7 @@ SOURCES: dict[tuple[str, str], str | float] = {
     ("python-api", "64 KiB"): "MAX_BODY_BYTES",
     ("reasons", "64 KiB"): "MAX_BODY_BYTES",
     ("reasons", "512 KiB"): "MAX_BYTES",
+    ("request-path", "256 KiB"): "FLUSH_BYTES",
     ("postgresql", "250 ms"): "CHANGE_POLL_S",
     ("monitoring", "250 ms"): "RATE_LIMIT_TIMEOUT_S",
     ("replicas", "250 ms"): "CHANGE_POLL_S",
@@ -146,8 +148,8 @@ def test_what_one_client_can_use_up_is_bounded_as_the_table_says() -> None:
             CONFIG.listen.http2.max_resets, h2_limits.RESET_REFILL_S, h2_limits.TRUSTED_FACTOR,
         ),
         "PING, SETTINGS and WINDOW_UPDATE frames of one": (
-            h2_limits.CONTROL_FRAMES, h2_limits.CONTROL_REFILL_S, h2_limits.PER_REQUEST,
-            h2_limits.PER_SEND,
+            h2_budget.CONTROL_FRAMES, h2_budget.CONTROL_REFILL_S, h2_budget.PER_REQUEST,
+            h2_budget.PER_SEND,
         ),
     }  # fmt: skip
     assert 4096 in constants()["MAX_WAITING"]

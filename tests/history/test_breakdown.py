@@ -10,7 +10,7 @@ from gateway.history.sampling import MAX_NAMES as MAX_IN_SLICE
 from gateway.history.sampling import Sampler, Slice
 from gateway.history.spans import SPANS, STEPS
 from gateway.metrics import Metrics
-from gateway.metrics.counts import Clients
+from gateway.metrics.requests import Clients
 
 HOUR = SPANS["1h"]
 

@@ -22,7 +22,7 @@ def test_slice_reports_what_was_counted_since_the_last_one() -> None:
     metrics.data_plane.token_cache_lookups["hit"] += 3
     metrics.data_plane.token_cache_lookups["miss"] += 1
     metrics.provider.tokens_issued.labels("client_credentials").inc()
-    metrics.data_plane.inflight_requests = 2
+    metrics.data_plane.inflight.count = 2
     metrics.data_plane.refusals.count("api", 401, "missing", "", "192.0.2.1")
     metrics.data_plane.refusals.count("api", 401, "missing", "", "192.0.2.2")
     part = sampler.take()

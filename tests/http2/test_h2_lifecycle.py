@@ -176,3 +176,26 @@ async def test_killed_worker_takes_its_streams_and_no_others(
         for _ in range(8):
             await until(is_served)
     assert "Traceback" not in gateway.errors()
+
+
+@pytest.mark.skipif("TEST_COMPILED" in os.environ, reason="looks into a compiled module")
+async def test_connections_that_began_together_are_asked_to_close_at_different_times(
+    start: StartGateway, held: H2Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`max_age` is 10 % more or less, by a chance of its own for each connection."""
+    chances = [1.1, 0.0]
+    asked: list[tuple[float, float]] = []
+
+    def choose(low: float, high: float) -> float:
+        asked.append((low, high))
+        return chances.pop()
+
+    monkeypatch.setattr("gateway.downstream.h2.uniform", choose)
+    gateway = await start("", listen={"http2": {"max_age": "1h"}}, upstreams=main(held))
+    first = await RawH2Client.connect(gateway.port)
+    second = await H2Client.connect(gateway.port)
+    assert await first.frame(GoAwayFrame)
+    assert (await second.request("/public")).status == 200
+    assert asked == [(0.9, 1.1)] * 2
+    await first.close()
+    await second.close()

@@ -24,6 +24,7 @@ from gateway.config import Config
 from gateway.config.model import ListenTls
 from gateway.config.upstreams import UpstreamConfig, UpstreamTls, WeightedTarget
 from gateway.downstream.tls_challenges import ACME_TLS
+from gateway.downstream.tls_object import DirectSSLObject
 from gateway.http.h2 import is_available
 from gateway.oauth.library_errors import certificate_errors
 
@@ -85,6 +86,7 @@ def _load_pem(context: ssl.SSLContext, pem: str) -> None:
 
 def _server_context(tls: ListenTls, *, http2: bool) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslobject_class = DirectSSLObject
     context.minimum_version = TLS_VERSIONS[tls.min_version]
     if tls.ciphers:
         try:

@@ -1,0 +1,172 @@
+"""Hostile upstreams of HTTP/2, frame by frame: each ends its own connection, and no other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import aiohttp
+import pytest
+from hpack import Encoder
+from http2.conftest import fetch, upstream_of
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    HeadersFrame,
+    PingFrame,
+    PriorityFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
+from support.deadlines import within
+from support.running_gateway import StartGateway
+from support.servers.h2_upstream import H2Request, H2Upstream
+
+from gateway.http.h2_budget import CONTROL_FRAMES
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+FRAMES_PER_WRITE = 200
+HEAD = Encoder().encode([(":status", "200")])
+
+
+def pings() -> Iterator[Frame]:
+    while True:
+        yield PingFrame(0, opaque_data=b"12345678")
+
+
+def settings() -> Iterator[Frame]:
+    while True:
+        yield SettingsFrame(0, settings={4: 65_535})
+
+
+def continuations() -> Iterator[Frame]:
+    yield HeadersFrame(1, data=HEAD)
+    while True:
+        yield ContinuationFrame(1)
+
+
+def large_head() -> Iterator[Frame]:
+    yield HeadersFrame(1, data=HEAD)
+    encoder = Encoder()
+    for number in itertools.count():
+        yield ContinuationFrame(1, data=encoder.encode([(f"x-{number}", "v" * 8000)]))
+
+
+def empty_data() -> Iterator[Frame]:
+    yield HeadersFrame(1, data=HEAD, flags=["END_HEADERS"])
+    while True:
+        yield DataFrame(1)
+
+
+def interim_heads() -> Iterator[Frame]:
+    encoder = Encoder()
+    while True:
+        yield HeadersFrame(1, data=encoder.encode([(":status", "103")]), flags=["END_HEADERS"])
+
+
+def window_dribble() -> Iterator[Frame]:
+    while True:
+        yield WindowUpdateFrame(0, window_increment=1)
+
+
+def priorities() -> Iterator[Frame]:
+    while True:
+        yield PriorityFrame(1, depends_on=0, stream_weight=1)
+
+
+FLOODS = [
+    pings, settings, continuations, large_head, empty_data, interim_heads, window_dribble,
+    priorities,
+]  # fmt: skip
+
+
+class Flooding:
+    """An upstream that responds to its first request with frames without end."""
+
+    def __init__(self, flood: Callable[[], Iterator[Frame]]) -> None:
+        self._flood = flood
+        self.connections = 0
+        self.is_over = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readexactly(len(PREFACE))
+            writer.write(SettingsFrame(0).serialize())
+            writer.write(SettingsFrame(0, flags=["ACK"]).serialize())
+            await self._request(reader)
+            reading = asyncio.create_task(self._ignore(reader))
+            frames = self._flood()
+            while not reading.done():
+                block = list(itertools.islice(frames, FRAMES_PER_WRITE))
+                writer.write(b"".join(frame.serialize() for frame in block))
+                await writer.drain()
+                await asyncio.sleep(0)
+        self.is_over.set()
+        writer.close()
+
+    async def _request(self, reader: asyncio.StreamReader) -> None:
+        while True:
+            frame, size = Frame.parse_frame_header(memoryview(await reader.readexactly(9)))
+            await reader.readexactly(size)
+            if isinstance(frame, HeadersFrame):
+                return
+
+    async def _ignore(self, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(65_536):
+                pass
+
+
+@pytest.fixture(params=FLOODS, ids=lambda flood: flood.__name__)
+async def flooding(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Flooding, str]]:
+    flooding = Flooding(request.param)
+    server = await asyncio.start_server(flooding.serve, "127.0.0.1", 0)
+    yield flooding, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server.close()
+
+
+async def test_upstream_that_floods_loses_its_connection(
+    start: StartGateway, flooding: tuple[Flooding, str]
+) -> None:
+    hostile, url = flooding
+    async with H2Upstream(on_end=H2Request.respond) as honest:
+        upstreams = upstream_of(url, retries={"attempts": 0}) | {
+            "other": {"targets": [honest.url], "protocol": "http2"}
+        }
+        other = {"name": "o", "match": {"path": "/other"}, "upstream": "other", "auth": "none"}
+        public = {"name": "p", "match": {"path": "/public"}, "upstream": "main", "auth": "none"}
+        gateway = await start("", upstreams=upstreams, routes=[public, other])
+        async with within():
+            broken = asyncio.create_task(fetch(gateway))
+            await hostile.is_over.wait()
+            assert await fetch(gateway, path="/other") == (200, b"ok")
+            with contextlib.suppress(aiohttp.ClientPayloadError):  # its head had come
+                assert (await broken)[0] == 502
+        assert hostile.connections == 1
+        line = next(line for line in await gateway.logged(2) if line["route"] == "p")
+        assert line["reason"] == "upstream_protocol"
+
+
+async def test_pings_that_come_with_data_are_no_flood(start: StartGateway) -> None:
+    """As of servers that measure the round trip with each piece."""
+    count = CONTROL_FRAMES * 3 // 2
+
+    async def give(request: H2Request) -> None:
+        request.head()
+        for number in range(count):
+            request.connection.do(lambda h2: h2.ping(b"12345678"))
+            await request.give(b"x", ends=number == count - 1)
+            if number % 100 == 0:
+                await asyncio.sleep(0)  # the gateway is in this loop
+
+    giving: list[asyncio.Task[None]] = []
+    async with H2Upstream(
+        on_end=lambda request: giving.append(asyncio.create_task(give(request)))
+    ) as upstream:
+        gateway = await start("", upstreams=upstream_of(upstream.url))
+        assert await fetch(gateway) == (200, b"x" * count)
+        await giving[0]
