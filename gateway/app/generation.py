@@ -208,10 +208,9 @@ def requests_first() -> Iterator[None]:
         if is_collecting and is_own_process():
             keep_what_is_made()
         elif is_collecting:  # in a process that is not the gateway's own
-            if not gc.get_freeze_count():  # what was frozen before stays frozen
-                # They make all that is new old, in no time: what is old is looked at rarely.
-                gc.freeze()
-                gc.unfreeze()
+            # Together they make all that is new old, in no time: what is old is looked at rarely.
+            gc.freeze()
+            gc.unfreeze()
             gc.enable()
 
 

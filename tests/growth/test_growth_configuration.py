@@ -169,17 +169,3 @@ with requests_first():
     pass
 """
     subprocess.run([sys.executable, "-c", program], check=True)
-
-
-async def test_reload_leaves_frozen_what_was_frozen_before() -> None:
-    program = """
-import gc
-from gateway.app.generation import requests_first
-
-gc.freeze()
-frozen = gc.get_freeze_count()
-with requests_first():
-    made = [[] for _ in range(1000)]
-assert frozen / 2 < gc.get_freeze_count() <= frozen and gc.isenabled()
-"""
-    subprocess.run([sys.executable, "-c", program], check=True)
