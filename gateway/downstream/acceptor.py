@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import cast
 
 from gateway.background import EXHAUSTED, RetryPauses
 from gateway.downstream.handshake import Handshake
@@ -94,7 +95,7 @@ class Acceptor:
                 self._acceptor[opened.fileno()] = own
                 self._loop.add_reader(own.fileno(), self._accept, own)
             else:
-                make = self.handshake.make_connection
+                make = cast(Callable[[], asyncio.BaseProtocol], self.handshake.make_connection)
                 servers.append(await self._loop.create_server(make, sock=own, backlog=BACKLOG))
 
     def end(self, number: int) -> None:

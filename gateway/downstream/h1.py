@@ -67,7 +67,10 @@ LINGER_S = 5.0
 
 
 class H1Connection(ResponseWriter):
-    """A client's connection, and the stream of the request in flight on it (`ClientStream`)."""
+    """A client's connection, and the stream of the request in flight on it (`ClientStream`).
+
+    An `asyncio.Protocol` by its methods, not by its class, which would keep mypyc from compiling
+    attributes."""
 
     __slots__ = (
         "_body_due", "_heads", "_is_broken", "_is_closing", "_is_reading_paused",

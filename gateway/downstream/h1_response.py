@@ -69,7 +69,7 @@ def render_switch_head(head: ResponseHead, request_id: bytes) -> bytes:
     )
 
 
-class ResponseWriter(asyncio.Protocol):
+class ResponseWriter:
     """Writes the response to the request in flight on a connection: one half of it."""
 
     _deadline: Deadline

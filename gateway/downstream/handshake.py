@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 from gateway.addresses import Networks, plain_address
 from gateway.downstream.proxy_protocol import ProxyHeaderReader, ProxyProtocolError, end_of_line
@@ -40,11 +41,12 @@ class ProxyRules:
 class Handshake:
     """Performs the handshake of a connection, and hands the connection over."""
 
-    make_connection: Callable[[], asyncio.BaseProtocol]
+    make_connection: Callable[[], object]
+    """What it makes is an `asyncio.Protocol` by its methods."""
     tls: ssl.SSLContext | None = None
     proxies: ProxyRules | None = None
     """If given, a header of the PROXY protocol comes first."""
-    connection_of: Callable[[str], asyncio.BaseProtocol] | None = None
+    connection_of: Callable[[str], object] | None = None
     """Makes the connection of the client that such a header names."""
     timeout_s: float = 10.0
     challenges: TlsChallenges | None = None
@@ -61,7 +63,7 @@ class Handshake:
 
     async def perform(self, accepted: socket.socket) -> None:
         """Hand the socket on to a connection, or close it."""
-        make: Callable[[], asyncio.BaseProtocol] = self.make_connection
+        make: Callable[[], object] = self.make_connection
         loop, tls = asyncio.get_running_loop(), self.tls
         try:
             if self.proxies is not None:
@@ -83,7 +85,7 @@ class Handshake:
                 if challenge is not None:
                     make, tls = ChallengeConnection, challenge
             await loop.connect_accepted_socket(
-                make,
+                cast(Callable[[], asyncio.BaseProtocol], make),
                 accepted,
                 ssl=tls,
                 ssl_handshake_timeout=self.timeout_s if tls else None,

@@ -65,9 +65,10 @@ MAX_REST_BYTES = 1024 * 1024
 """What is read of a response after the connection broke: more than a socket holds by default."""
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection:
     """A pooled connection, and the stream of the exchange in progress (`UpstreamStream`).
-    Between exchanges it is idle and must stay silent."""
+    Between exchanges it is idle and must stay silent. An `asyncio.Protocol` by its methods, as
+    `H1Connection` is."""
 
     __slots__ = (
         "_body", "_buffer", "_deadline", "_has_ended", "_has_responded", "_heads", "_interim_count",

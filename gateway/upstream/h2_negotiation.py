@@ -34,7 +34,7 @@ class Negotiation(asyncio.Protocol):
         tls = wire.get_extra_info("ssl_object")
         if tls is not None and tls.selected_alpn_protocol() != "h2":
             self.http1 = self._make_http1()
-            wire.set_protocol(self.http1)
+            wire.set_protocol(cast(asyncio.Protocol, self.http1))
             self.http1.connection_made(wire)
             return
         self.http2 = self._make_http2(b"http" if tls is None else b"https")

@@ -7,14 +7,14 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from gateway.upstream.settings import UpstreamTimeouts
 
 Protocol = Literal["auto", "http1", "http2"]
 
-Connection = TypeVar("Connection", bound=asyncio.BaseProtocol)
+Connection = TypeVar("Connection")
 
 Resolve = Callable[[str], Awaitable[list[str]]]
 """Finds the addresses of a name. Raises `OSError` where there are none."""
@@ -100,7 +100,8 @@ class Target:
                 if self._http1_tls is None and self._make_http1_tls is not None:
                     self._http1_tls = await asyncio.to_thread(self._make_http1_tls)
                 tls = self._http1_tls
-            return await self._dial(address, make_connection, tls)
+            connection: Connection = await self._dial(address, make_connection, tls)
+            return connection
         except OSError:
             raise
         except Exception as error:
@@ -109,8 +110,8 @@ class Target:
             raise OSError(f"{self.url}: {type(error).__name__}") from error
 
     async def _dial(
-        self, address: str, make_connection: Callable[[], Connection], tls: ssl.SSLContext | None
-    ) -> Connection:
+        self, address: str, make_connection: Callable[[], Any], tls: ssl.SSLContext | None
+    ) -> Any:
         loop = asyncio.get_running_loop()
         if self._unix_path:
             _, connection = await loop.create_unix_connection(make_connection, self._unix_path)

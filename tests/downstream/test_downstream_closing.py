@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import socket
+from collections.abc import Callable
+from typing import cast
 
 import pytest
 from support import settings
@@ -48,7 +50,8 @@ async def request(
     for one in (client, accepted):
         one.setblocking(False)
     loop = asyncio.get_running_loop()
-    await loop.connect_accepted_socket(server.make_connection, accepted)
+    make = cast(Callable[[], asyncio.BaseProtocol], server.make_connection)
+    await loop.connect_accepted_socket(make, accepted)
     assert len(server.connections) == 1
     await loop.sock_sendall(client, data)
     return client, server
