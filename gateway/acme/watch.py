@@ -59,6 +59,8 @@ class AcmeWatch:
         challenges = await self._state.challenges(
             lambda domain, error: self._report(f"the challenge of {domain}", error)
         )
+        for challenge in challenges:
+            self._failed.discard(f"the challenge of {challenge.domain}")
         if challenges != self._challenges:
             await self._on_challenges(challenges)
             self._challenges = challenges

@@ -32,6 +32,8 @@ _is_own = False
 """Whether the process is the gateway's, and not one that it is embedded in."""
 _kept = 0
 """Blocks of memory in use when the garbage collector last looked at all."""
+_has_kept_later = False
+"""Whether the collector passes over what was made since: some of it may be garbage by now."""
 _FEW = 20_000
 """Objects that the collector looks at within a turn of the loop that delays no request."""
 _GROWTH = 1.25
@@ -59,26 +61,29 @@ def keep_what_is_made() -> None:
     In later calls only where that is much: requests and connections are among it, too, and cycles
     of them that are garbage later would stay until `collect_what_was_kept` finds them.
     """
-    global _kept, _is_own  # noqa: PLW0603 - as the collector itself, one for the process
+    global _kept, _is_own, _has_kept_later  # noqa: PLW0603 - as the collector, of the process
     if gc.isenabled():
         return
     _is_own = True
-    if not _kept or gc.get_count()[0] > _FEW:
-        gc.freeze()
     if not _kept:
+        gc.freeze()
         _kept = sys.getallocatedblocks()  # `get_freeze_count` looks at each object
+    elif gc.get_count()[0] > _FEW:
+        gc.freeze()
+        _has_kept_later = True
     gc.enable()
 
 
 def collect_what_was_kept() -> None:
-    """Collect cycles among what the garbage collector passes over, where a quarter more is in use
-    than when this was last done. To be called where little else is in use."""
-    global _kept  # noqa: PLW0603
-    if _is_own and sys.getallocatedblocks() > _GROWTH * _kept:
+    """Collect cycles among what the garbage collector passes over, where something was added to it
+    and a quarter more is in use than when this was last done. Looks at every object: for the
+    beginning of a reload, when one configuration is in use and not two."""
+    global _kept, _has_kept_later
+    if _has_kept_later and sys.getallocatedblocks() > _GROWTH * _kept:
         gc.unfreeze()
         gc.collect()
         gc.freeze()
-        _kept = sys.getallocatedblocks()
+        _kept, _has_kept_later = sys.getallocatedblocks(), False
 
 
 def is_own_process() -> bool:

@@ -434,11 +434,13 @@ class H2Connection:
         self._spend_control()
 
     def ping_acknowledged(self, data: bytes) -> None:
+        self._spend_control()
         if data == _DRAIN_PING:
             self._shut_down()
 
     def goaway_received(self, last_stream_id: int, code: int) -> None:
         """The client opens no more streams: `connection_ended` comes with the last one."""
+        self._spend_control()
         self._client_code = code
 
     def connection_ended(self, code: int) -> None:

@@ -9,6 +9,8 @@ RFC 9113 sections 8.2 (fields), 8.2.3 (cookies), 8.3 (pseudo-fields), 8.5 (CONNE
 
 from __future__ import annotations
 
+import re
+
 from gateway.downstream.request import NO_HEAD, NO_LINE, Peer, Request
 from gateway.downstream.stream import ClientLimits
 from gateway.http.errors import (
@@ -42,6 +44,9 @@ _CONNECTION_FIELDS = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
 )
 """RFC 9113 section 8.2.2."""
+_PSEUDO_FIELDS = frozenset({b":method", b":scheme", b":authority", b":path"})
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
+"""Of a field, in lower case (RFC 9113 section 8.2.1)."""
 _CONNECT = RequestLine("CONNECT", RequestTarget("", ""), is_http_10=False, onward=b"")
 _STATUSES = {status: b"%d" % status for status in range(100, 600)}
 RESPONSE_LISTER = FieldLister(HOP_BY_HOP)
@@ -146,9 +151,11 @@ def sort_fields(
     crumbs: list[bytes] = []
     for name, value in fields:
         if name.startswith(b":"):
-            if lines or crumbs or hosts or name in pseudo:
+            if lines or crumbs or hosts or name in pseudo or name not in _PSEUDO_FIELDS:
                 raise malformed()
             pseudo[name] = value
+        elif not _NAME(name):
+            raise malformed()
         elif name == b"cookie":
             crumbs.append(value)
         elif name == b"host":

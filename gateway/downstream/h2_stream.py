@@ -27,7 +27,7 @@ from gateway.http.deadline import Deadline
 from gateway.http.errors import RequestTimeoutError
 from gateway.http.fields import Trailers
 from gateway.http.h2 import CANCEL, INTERNAL_ERROR, NO_ERROR, Fields
-from gateway.http.h2_budget import PER_SEND, Budget
+from gateway.http.h2_budget import Budget, earned_by
 from gateway.http.h2_engine import H2Engine
 from gateway.http.response_head import ResponseHead
 from gateway.metrics.counts import H2Counts
@@ -294,7 +294,7 @@ class H2Stream:
         self._send_head(head, ends=not has_body)
         if has_body:
             self._engine.send(self.id, body, ends=True)
-        self._sent()
+        self._sent(len(body))
 
     def send(self, piece: bytes) -> None:
         self._piece = self._piece + piece if self._piece else piece
@@ -312,11 +312,12 @@ class H2Stream:
             self._piece = b""
             if not self._is_responded:
                 self._engine.send(self.id, piece)
-        self._sent()
+        self._sent(len(piece))
 
     def end(self, trailers: Trailers = ()) -> None:
         if self.is_closed:
             return
+        size = 0
         if self._head is not None and not self._piece and not trailers:
             head, self._head = self._head, None
             self._is_responded = True
@@ -327,19 +328,20 @@ class H2Stream:
                 self._engine.send_trailers(self.id, trailers)
         else:
             piece, self._piece = self._piece, b""
+            size = len(piece)
             self.flush()
             if not self._is_responded:
                 self._engine.send(self.id, piece, ends=True)
         self._is_responded = True
-        self._sent()
+        self._sent(size)
 
     def _send_head(self, head: ResponseHead, *, ends: bool) -> None:
         fields = self._channel.response_fields(head, self.request.request_id)
         self._engine.respond(self.id, fields, ends=ends)
 
-    def _sent(self) -> None:
+    def _sent(self, size: int) -> None:
         channel = self._channel
-        channel.control.earn(PER_SEND)
+        channel.control.earn(earned_by(size))
         channel.writing.add(self)
         channel.schedule()
 

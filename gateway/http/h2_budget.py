@@ -6,9 +6,16 @@ CONTROL_FRAMES = 10_000
 """PING, SETTINGS and WINDOW_UPDATE frames at once."""
 CONTROL_REFILL_S = 30.0
 PER_REQUEST = 8
-PER_SEND = 4
-"""Control frames that a request, and a piece of a body, earn: peers give windows back, and measure
-round trips, as data comes."""
+"""Control frames that a request earns."""
+PER_PIECE = 4
+EARNING_BYTES = 1024
+
+
+def earned_by(size: int) -> int:
+    """Control frames that a piece of a body earns, sent or received: peers measure round trips as
+    data comes, and give windows back, some of them with each 4 KiB, of the stream and of the
+    connection."""
+    return PER_PIECE + size // EARNING_BYTES
 
 
 class Budget:

@@ -103,6 +103,8 @@ class ApiKey:
     rate_limit: RateLimit | None = None
     last_used: float | None = None
     """Unix time, seconds, to within `LAST_USE_S` and `cache.ttl`; None is never."""
+    is_rotated: bool = False
+    """Whether another key has taken its place, and it only works on for a while."""
 
     def is_expired(self, now: float) -> bool:
         """Whether it has expired at `now` (Unix time)."""
@@ -235,7 +237,8 @@ class ApiKeys:
     ) -> NewApiKey | None:
         """Create a key like another one, which works for another `overlap_s`, and is revoked
         immediately without. None where there is no such key, or no such client, or the key was
-        revoked or rotated meanwhile: then none is created."""
+        revoked or rotated meanwhile: then none is created. Raises `InvalidClientMetadataError`
+        where another key has taken its place before."""
         client, record = (
             await self._store.clients.get_client(client_id),
             await self._find(client_id, key_id),
@@ -243,6 +246,8 @@ class ApiKeys:
         if client is None or record is None:
             return None
         old, now = _as_key(record), self._wall_clock()
+        if old.is_rotated:
+            raise InvalidClientMetadataError(f"the key {key_id} was rotated already")
         life_s = None if old.expires_at is None else old.expires_at - old.created_at
         new = await self._add(
             client,
@@ -264,15 +269,13 @@ class ApiKeys:
         return None
 
     async def _retire(self, key: str, client_id: str, now: float, overlap_s: float) -> bool:
-        """End a key that was rotated, now or after `overlap_s`. Whether it was still there."""
+        """End a key that is rotated, now or after `overlap_s`. Whether it was still there, and not
+        rotated yet."""
         change = ClientChange(client_id)
-        if not overlap_s:
-            return await self._store.records.delete_record(KIND, key, change=change)
-        return await self._change(
-            key,
-            lambda key: replace(key, expires_at=min(key.expires_at or NEVER, now + overlap_s)),
-            change,
-        )
+        is_first = await self._change(key, partial(_rotated, until=now + overlap_s), change)
+        if is_first and not overlap_s:
+            await self._store.records.delete_record(KIND, key, change=change)
+        return is_first
 
     async def get_api_key(self, digest: bytes) -> AccessToken | None:
         """Return the key of a digest as the token cache keeps it, expired or not, and note its use;
@@ -306,15 +309,19 @@ class ApiKeys:
                 del self._uses[key]
 
     async def _change(
-        self, key: str, edit: Callable[[ApiKey], ApiKey], change: ClientChange | None = None
+        self, key: str, edit: Callable[[ApiKey], ApiKey | None], change: ClientChange | None = None
     ) -> bool:
         """Edit a key that is still there: never bring back one that was revoked meanwhile. With a
-        `change`, every process is notified of it in the same step. Whether it was edited."""
+        `change`, every process is notified of it in the same step. Whether it was edited: `edit`
+        may return None."""
         for _ in range(SWAP_ATTEMPTS):
             record = await self._store.records.get_record(KIND, key)
             if record is None:
                 return False
-            new = _as_record(key, edit(_as_key(record)))
+            edited = edit(_as_key(record))
+            if edited is None:
+                return False
+            new = _as_record(key, edited)
             if await self._store.records.swap_record(record, new, change=change):
                 return True
         return False
@@ -333,6 +340,12 @@ class ApiKeys:
 
 def _used(key: ApiKey, at: float) -> ApiKey:
     return replace(key, last_used=max(key.last_used or 0.0, at))
+
+
+def _rotated(key: ApiKey, until: float) -> ApiKey | None:
+    if key.is_rotated:
+        return None
+    return replace(key, expires_at=min(key.expires_at or NEVER, until), is_rotated=True)
 
 
 def _as_record(key: str, content: ApiKey) -> Record:

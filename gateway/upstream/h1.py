@@ -34,10 +34,8 @@ from gateway.http.deadline import Deadline
 from gateway.http.errors import (
     ResponseHeadTimeoutError,
     StreamIdleTimeoutError,
-    UpstreamClosedError,
     UpstreamError,
     UpstreamProtocolError,
-    UpstreamSilentError,
 )
 from gateway.http.fields import Trailers
 from gateway.http.h1_body import (
@@ -47,6 +45,7 @@ from gateway.http.h1_body import (
     ChunkedBody,
     EndlessBody,
     SizedBody,
+    feed_all,
     render_chunk,
     trailers_of,
 )
@@ -57,7 +56,7 @@ from gateway.upstream.h1_head import (
     render_request_head,
 )
 from gateway.upstream.settings import UpstreamTimeouts
-from gateway.upstream.stream import ResponseSink, UpstreamRequestHead
+from gateway.upstream.stream import ResponseSink, UpstreamRequestHead, closed_error
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 MAX_INTERIM_RESPONSES = 16
@@ -72,10 +71,10 @@ class UpstreamConnection:
 
     __slots__ = (
         "_body", "_buffer", "_deadline", "_has_ended", "_has_responded", "_heads", "_interim_count",
-        "_is_chunked", "_is_request_sent", "_is_response_to_head", "_keepalive_s", "_keeps_alive",
-        "_longest_idle_s", "_may_pause", "_on_lost", "_on_released", "_response_head_s", "_sink",
-        "_spare", "_timeouts", "_tunnel", "_unsent", "_waits_for_head", "exchange_count",
-        "is_reading_paused", "is_write_paused", "transport",
+        "_is_chunked", "_is_request_sent", "_is_response_to_head", "_is_tls", "_is_turn_due",
+        "_keepalive_s", "_keeps_alive", "_longest_idle_s", "_may_pause", "_on_lost", "_on_released",
+        "_response_head_s", "_sink", "_spare", "_timeouts", "_tunnel", "_unsent", "_waits_for_head",
+        "exchange_count", "is_reading_paused", "is_write_paused", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -98,6 +97,8 @@ class UpstreamConnection:
         self.is_write_paused = False
         self._has_ended = False
         """Whether the upstream has said that it sends no more: with TLS, by a close_notify."""
+        self._is_tls = False
+        self._is_turn_due = False
         self._spare = -1
         """A second descriptor of the socket, while a body is sent."""
         self._deadline = Deadline(loop, self._expire)
@@ -222,7 +223,7 @@ class UpstreamConnection:
         if self.is_reading_paused and self.is_open and self.transport is not None:
             self.is_reading_paused = False
             if self._body is not None and self._body.has_more:
-                asyncio.get_running_loop().call_soon(self._read_body_on)
+                self._ask_for_turn()
             else:
                 self.transport.resume_reading()
             if self._sink is not None or self._tunnel is not None:
@@ -232,11 +233,10 @@ class UpstreamConnection:
         """Return to the pool, or close where the exchange left the connection unfit for another:
         what is left of a request that was not wanted whole can't be unsent."""
         self._close_spare()
-        if not self._is_request_sent or not self._keeps_alive:
+        if not self.is_open or not self._is_request_sent or not self._keeps_alive:
             self.cancel()
             return
-        if self.is_reading_paused:
-            # The client was full up with the last of the response; the next one is not.
+        if self.is_reading_paused:  # the client of the next one is not full up
             self.resume_reading()
         self._on_released(self)
 
@@ -291,6 +291,7 @@ class UpstreamConnection:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are not asyncio.Transport subclasses, they only behave so.
         self.transport = cast(asyncio.Transport, transport)
+        self._is_tls = transport.get_extra_info("sslcontext") is not None
 
     def data_received(self, data: bytes) -> None:
         sink = self._sink
@@ -355,7 +356,7 @@ class UpstreamConnection:
             if isinstance(self._body, EndlessBody) and exc is None and self._has_ended:
                 sink.end()
             else:
-                sink.failed(_closed_error(has_responded=self._has_responded))
+                sink.failed(closed_error(has_responded=self._has_responded))
 
     def _receive_rest(self) -> None:
         """Receive what had come before a write failed: an upstream may respond to an upload and
@@ -432,7 +433,8 @@ class UpstreamConnection:
 
     def _read_body(self, body: Body, data: bytes, sink: ResponseSink) -> None:
         if (data or body.has_more) and not body.is_complete:
-            piece = body.feed(data)
+            # What a TLS transport has not delivered when the connection ends, it drops.
+            piece = feed_all(body, data) if self._is_tls else body.feed(data)
             if body.has_more:
                 self._wait_for_turn()
             if piece:
@@ -451,9 +453,15 @@ class UpstreamConnection:
         """Read the rest of very many chunks in a later turn, and nothing from the socket before."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.pause_reading()
+            self._ask_for_turn()
+
+    def _ask_for_turn(self) -> None:
+        if not self._is_turn_due:
+            self._is_turn_due = True
             asyncio.get_running_loop().call_soon(self._read_body_on)
 
     def _read_body_on(self) -> None:
+        self._is_turn_due = False
         if self.transport is None or not self.is_open or self.is_reading_paused:
             return  # if paused, `resume_reading` waits for another turn
         self.transport.resume_reading()
@@ -490,12 +498,3 @@ def _duplicate_descriptor(transport: asyncio.Transport) -> int:
         return os.dup(connected.fileno())
     except OSError:  # no descriptor is left, or the connection is lost already
         return -1
-
-
-def _closed_error(*, has_responded: bool) -> UpstreamClosedError:
-    if has_responded:
-        return UpstreamClosedError(
-            "upstream_closed",
-            "The upstream closed the connection before its response was complete.",
-        )
-    return UpstreamSilentError("upstream_silent", "The upstream closed without a response.")

@@ -47,8 +47,8 @@ from gateway.http.h2_budget import (
     CONTROL_FRAMES,
     CONTROL_REFILL_S,
     PER_REQUEST,
-    PER_SEND,
     Budget,
+    earned_by,
 )
 from gateway.http.h2_engine import H2Engine
 from gateway.http.h2_liveness import PING, PING_AFTER_S, Liveness
@@ -195,7 +195,7 @@ class MultiplexedConnection(StreamCarrier):
 
     def send(self, stream_id: int, piece: bytes, *, ends: bool) -> bool:
         self._engine.send(stream_id, piece, ends=ends)
-        self._control.earn(PER_SEND)
+        self._control.earn(earned_by(len(piece)))
         self.schedule_flush()
         return self.is_write_paused or self._engine.queued(stream_id) >= MAX_QUEUED_BYTES
 
@@ -325,7 +325,7 @@ class MultiplexedConnection(StreamCarrier):
             return
         self._touch(stream)
         if data:
-            self._control.earn(PER_SEND)
+            self._control.earn(earned_by(len(data)))
         else:
             self._spend_control()
         stream.receive_body(data, ends=ends)
@@ -346,7 +346,9 @@ class MultiplexedConnection(StreamCarrier):
 
     def stream_reset(self, stream_id: int, code: int) -> None:
         stream = self._streams.get(stream_id)
-        if stream is not None:
+        if stream is None:
+            self._spend_control()
+        else:
             stream.is_reset = True
 
     def stream_closed(self, stream_id: int, code: int) -> None:
@@ -380,10 +382,11 @@ class MultiplexedConnection(StreamCarrier):
         self._spend_control()
 
     def ping_acknowledged(self, data: bytes) -> None:
-        pass
+        self._spend_control()
 
     def goaway_received(self, last_stream_id: int, code: int) -> None:
-        if code != NO_ERROR:
+        self._spend_control()
+        if code != NO_ERROR and not self._has_goaway:
             _log.warning("an upstream ended a connection with error %d of HTTP/2", code)
         self.is_draining = self._has_goaway = True
         self._changed()
@@ -397,14 +400,14 @@ class MultiplexedConnection(StreamCarrier):
 
     def _flush(self) -> None:
         """Write what is there, and let those continue who waited for it."""
-        self._is_flush_due = False
         transport = self.transport
-        if transport is None or self.is_write_paused:
-            return
-        if self._holding:
+        if transport is not None and self._holding and not self.is_write_paused:
             holding, self._holding = self._holding, []
             for stream in holding:
                 stream.send_held()
+        self._is_flush_due = False
+        if transport is None or self.is_write_paused:
+            return
         try:
             data = self._engine.data_to_send()
         except H2Error as error:
@@ -459,8 +462,8 @@ class MultiplexedConnection(StreamCarrier):
                 stream.expire()
             elif due and (not next_at or due < next_at):
                 next_at = due
-        if next_at and self._timer is None and self.transport is not None:
-            self._timer = self._loop.call_at(next_at, self._check_deadlines)
+        if next_at and self.transport is not None:
+            self.arm(next_at)
 
     def _look_for_peer(self, now: float) -> float:
         """Find out whether a peer that is quiet is still there; returns when to look again."""
@@ -486,7 +489,7 @@ class MultiplexedConnection(StreamCarrier):
         for stream in tuple(self._streams.values()):
             stream.fail(self._make_error(), 0)
         if self.transport is not None:
-            self.transport.close()
+            self.transport.abort()  # it may never read what is still to be written
 
     def _make_error(self) -> UpstreamProtocolError:
         detail = "The upstream's response is not valid HTTP/2."

@@ -166,7 +166,8 @@ class MultiplexedStream:
                 self._sent = None
         if self.stream_id:
             self.send_held()
-            if len(piece) <= MAX_HELD_BYTES and not self.is_write_paused:
+            is_paused = self.is_write_paused or self._connection.is_write_paused
+            if len(piece) <= MAX_HELD_BYTES and not is_paused:
                 self._piece = piece
                 self._connection.hold(self)
             else:
@@ -248,6 +249,7 @@ class MultiplexedStream:
         if self._connection.send(self.stream_id, piece, ends=False):
             self.is_write_paused = True
             self._connection.wait(self)
+            self._touch()
 
     def _leave(self, code: int) -> None:
         self.due = 0.0

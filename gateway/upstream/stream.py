@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from gateway.http.errors import UpstreamClosedError, UpstreamError
+from gateway.http.errors import UpstreamClosedError, UpstreamError, UpstreamSilentError
 from gateway.http.fields import Field, Trailers, parse_field
 from gateway.http.response_head import ResponseHead
 
@@ -259,3 +259,13 @@ class UpstreamStream(Protocol):
 
     def close(self) -> None:
         """End a tunnel when what was written has been sent."""
+
+
+def closed_error(*, has_responded: bool) -> UpstreamClosedError:
+    """The error for a connection that the upstream closed before its response was complete."""
+    if has_responded:
+        return UpstreamClosedError(
+            "upstream_closed",
+            "The upstream closed the connection before its response was complete.",
+        )
+    return UpstreamSilentError("upstream_silent", "The upstream closed without a response.")

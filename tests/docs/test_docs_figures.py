@@ -149,7 +149,7 @@ def test_what_one_client_can_use_up_is_bounded_as_the_table_says() -> None:
         ),
         "PING, SETTINGS and WINDOW_UPDATE frames of one": (
             h2_budget.CONTROL_FRAMES, h2_budget.CONTROL_REFILL_S, h2_budget.PER_REQUEST,
-            h2_budget.PER_SEND,
+            h2_budget.PER_PIECE,
         ),
     }  # fmt: skip
     assert 4096 in constants()["MAX_WAITING"]

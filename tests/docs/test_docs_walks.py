@@ -26,9 +26,13 @@ WALKS = [
 
 
 def is_periodic(frame: FrameType | None) -> bool:
-    """Whether a task that runs beside the requests makes this call."""
+    """Whether a task that runs beside the requests makes this call, or a thread's results come,
+    which may be those of such a task."""
     while frame is not None:
-        if frame.f_code.co_filename.endswith(("/app/periodic.py", "/gateway/background.py")):
+        code = frame.f_code
+        if code.co_filename.endswith(("/app/periodic.py", "/gateway/background.py")):
+            return True
+        if code.co_qualname == "Results._deliver":
             return True
         frame = frame.f_back
     return False

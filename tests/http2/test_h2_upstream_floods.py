@@ -15,6 +15,7 @@ from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
     Frame,
+    GoAwayFrame,
     HeadersFrame,
     PingFrame,
     PriorityFrame,
@@ -35,6 +36,16 @@ HEAD = Encoder().encode([(":status", "200")])
 def pings() -> Iterator[Frame]:
     while True:
         yield PingFrame(0, opaque_data=b"12345678")
+
+
+def ping_acknowledgements() -> Iterator[Frame]:
+    while True:
+        yield PingFrame(0, opaque_data=b"12345678", flags=["ACK"])
+
+
+def goaways() -> Iterator[Frame]:
+    while True:
+        yield GoAwayFrame(0, last_stream_id=1, error_code=2)
 
 
 def settings() -> Iterator[Frame]:
@@ -78,8 +89,8 @@ def priorities() -> Iterator[Frame]:
 
 
 FLOODS = [
-    pings, settings, continuations, large_head, empty_data, interim_heads, window_dribble,
-    priorities,
+    pings, ping_acknowledgements, settings, goaways, continuations, large_head, empty_data,
+    interim_heads, window_dribble, priorities,
 ]  # fmt: skip
 
 

@@ -139,7 +139,7 @@ async def test_two_keys_work_during_a_rotation_and_one_after_it(
 
 
 @pytest.mark.parametrize("overlap_s", [0.0, 3600.0])
-@pytest.mark.parametrize("other", ["revoke", "rotate"])
+@pytest.mark.parametrize("other", ["revoke", "rotate", "rotate with overlap"])
 async def test_key_that_is_revoked_or_rotated_during_its_rotation_has_no_successor(
     store: Store, clock: Clock, other: str, overlap_s: float
 ) -> None:
@@ -160,15 +160,32 @@ async def test_key_that_is_revoked_or_rotated_during_its_rotation_has_no_success
             if other == "revoke":
                 meanwhile.append(await keys.revoke("shop", key_id))
             else:
-                meanwhile.append(await keys.rotate("shop", key_id))
+                until_s = 60.0 if "overlap" in other else 0.0
+                meanwhile.append(await keys.rotate("shop", key_id, overlap_s=until_s))
             return await store.records.add_record(record)
 
     overtaken = cast(Store, SimpleNamespace(clients=store.clients, records=Overtaken()))
     slow = ApiKeys(overtaken, wall_clock=clock)
     assert await slow.rotate("shop", key_id, overlap_s=overlap_s) is None
     (done,) = meanwhile
-    assert await keys.list("shop") == ([done.key] if isinstance(done, NewApiKey) else [])
-    assert await keys.get_api_key(digest_token(made.value)) is None
+    clock.now += 60
+    left = [key for key in await keys.list("shop") if not key.is_expired(clock.now)]
+    assert left == ([done.key] if isinstance(done, NewApiKey) else [])
+    found = await keys.get_api_key(digest_token(made.value))
+    assert found is None or found.expires_at <= clock.now
+
+
+async def test_key_that_was_rotated_is_not_rotated_again(
+    store: Store, keys: ApiKeys, clock: Clock
+) -> None:
+    """Its end is no longer that of its life, which a successor would have."""
+    await store.clients.add_client(make_client(ends=None))
+    old = await keys.create("shop", KeySettings("k"))
+    assert old is not None
+    assert await keys.rotate("shop", old.key.key_id, overlap_s=3600.0)
+    with pytest.raises(InvalidClientMetadataError, match="was rotated already"):
+        await keys.rotate("shop", old.key.key_id, overlap_s=3600.0)
+    assert len(await keys.list("shop")) == 2
 
 
 async def test_last_use_is_written_rarely_and_brings_no_revoked_key_back(

@@ -17,6 +17,7 @@ from support.running_gateway import StartGateway
 GET = b"GET /public HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 OLD_GET = b"GET /public HTTP/1.0\r\n\r\n"
 ENDLESS = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
 SIZED = b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n"
 
 
@@ -75,6 +76,20 @@ async def test_response_without_a_length_is_whole_if_its_end_was_announced(
             await client.send(OLD_GET)
             with pytest.raises(ConnectionResetError):
                 await client.reader.read()
+
+
+async def test_response_of_very_many_chunks_that_ends_with_its_connection_is_whole(
+    start: StartGateway, tmp_path: Path
+) -> None:
+    """They take longer to read than to arrive: the connection ends before."""
+    certificate = make_certificate(tmp_path, "localhost")
+    count = 150_000
+    response = CHUNKED + b"1\r\nZ\r\n" * count + b"0\r\n\r\n"
+    with tls_upstream(certificate, response, notifies=True) as url:
+        gateway = await start(url, upstreams={"main": {"targets": [url], "tls": {"verify": False}}})
+        received = await gateway.send(GET)
+        assert received.count(b"Z") == count
+        assert "reason" not in (await gateway.logged(1))[0]
 
 
 @pytest.mark.parametrize("head", [ENDLESS, SIZED])

@@ -111,8 +111,8 @@ class PostgresLink(StoreLink):
         return self._pool
 
     async def _open(self) -> asyncpg.Pool:
-        self._settings = await self._make_settings()
         async with asyncio.timeout(self.timeout_s):
+            self._settings = await self._make_settings()
             connection = await self._connect()
             try:
                 is_up_to_date = await has_schema(connection)

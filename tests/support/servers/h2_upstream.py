@@ -26,7 +26,8 @@ class H2Request:
     connection: H2ServerConnection
     stream_id: int
     headers: list[tuple[bytes, bytes]]
-    body: bytes = b""
+    pieces: list[bytes] = field(default_factory=list)
+    """Of its body, as they came."""
     trailers: list[tuple[bytes, bytes]] = field(default_factory=list)
     has_body: bool = True
     """Whether its head was not its end."""
@@ -35,6 +36,11 @@ class H2Request:
     """What the gateway reset it with."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """That it was reset, or its connection lost."""
+
+    @property
+    def body(self) -> bytes:
+        """Its body so far."""
+        return b"".join(self.pieces)
 
     def all(self, name: bytes) -> list[bytes]:
         """The values of a field."""
@@ -210,7 +216,7 @@ class H2ServerConnection(asyncio.Protocol):
             if self.upstream.on_head is not None:
                 self.upstream.on_head(request)
         elif isinstance(event, events.DataReceived) and request is not None:
-            request.body += found.data
+            request.pieces.append(found.data)
             if self.upstream.acknowledges and found.flow_controlled_length:
                 self.h2.acknowledge_received_data(found.flow_controlled_length, found.stream_id)
             if self.upstream.on_data is not None:
