@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -359,7 +360,9 @@ def evaluate(report: Report) -> list[str]:
     for name, spare in SPARE.items():
         before, after = getattr(report.before, name), getattr(report.after, name)
         if after > before + spare:
-            faults.append(f"{name} leaked: {before}, then {after}")
+            more = dict(Counter(report.after.kinds) - Counter(report.before.kinds))
+            by_kind = f", {more} more" if more and name == "descriptors" else ""
+            faults.append(f"{name} leaked: {before}, then {after}{by_kind}")
     slope = report.slope_mib_per_hour
     if slope * report.seconds / 2 / 3600 > MAX_RISE_MIB:
         faults.append(f"memory grows by {slope:.0f} MiB/h")

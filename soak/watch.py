@@ -9,8 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import linear_regression
+from types import MappingProxyType
 from typing import NamedTuple
 
 import psutil
@@ -31,6 +35,8 @@ class Sample(NamedTuple):
     """Of their event loops. Told by the gateway, so only looked at where it is at rest."""
     rss_by_process: tuple[float, ...] = ()
     """In MiB: of the supervisor and of its workers, or of the one process."""
+    kinds: Mapping[str, int] = MappingProxyType({})
+    """Descriptors by what they are of, only looked at where the gateway is at rest."""
 
 
 @dataclass
@@ -73,4 +79,16 @@ def look(subject: Subject, at_s: float = 0.0) -> Sample:
 async def look_at_rest(subject: Subject) -> Sample:
     """One sample, with tasks: those of the admin listener's response are among them."""
     tasks = await subject.metric("gateway_event_loop_tasks")
-    return look(subject)._replace(tasks=int(tasks))
+    kinds: Counter[str] = Counter()
+    for process in subject.processes:
+        kinds += _kinds(process)
+    return look(subject)._replace(tasks=int(tasks), kinds=kinds)
+
+
+def _kinds(process: psutil.Process) -> Counter[str]:
+    """Its descriptors by the name of the file, or by the kind and state of the connection."""
+    kinds = Counter(Path(file.path).name for file in process.open_files())
+    for one in process.net_connections("all"):
+        kinds[f"{one.family.name} {one.type.name} {one.status}"] += 1
+    kinds["others"] = process.num_fds() - kinds.total()
+    return kinds
