@@ -46,7 +46,8 @@ def hold_idle_connections(running: Running, lab: Lab) -> tuple[float, int, str]:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard - SPARE_DESCRIPTORS)
+        # The gateway keeps two for each connection.
+        wanted = min(wanted, (hard - SPARE_DESCRIPTORS) // 2)
     request = render_request("GET", SMALL_PATH, running.authorization)
     with ExitStack() as stack:
         for _ in range(wanted):

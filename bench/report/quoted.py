@@ -22,8 +22,8 @@ QUOTED = {
 }
 SIZES = {
     "start_mib": "just started",
-    "idle_mib": "with 10,000 idle connections",
-    "cache_mib": "with 100,000 cached tokens (1,000,000 stored)",
+    "idle_mib": "with {idle_connections:,.0f} idle connections",
+    "cache_mib": "with {cache_entries:,.0f} cached tokens ({stored_tokens:,.0f} stored)",
 }
 
 
@@ -71,8 +71,12 @@ def against_aiohttp(results: Results) -> Table:
 
 def sizing(results: Results) -> Table:
     """Memory and CPU time to plan with."""
+    counts = {name: one.values[0] for name, one in results.measurements.items() if one.values}
     rows = [
-        (f"resident memory, {title}", f"{show_figure(summarise(measured.values))} MiB")
+        (
+            f"resident memory, {title.format_map(counts)}",
+            f"{show_figure(summarise(measured.values))} MiB",
+        )
         for name, title in SIZES.items()
         if (measured := results.measurements.get(name))
     ]
