@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 CONTROL_FRAMES = 10_000
-"""PING, SETTINGS and WINDOW_UPDATE frames at once."""
+"""PING, SETTINGS, WINDOW_UPDATE and GOAWAY frames at once; of an upstream, RST_STREAM of streams
+that have ended, too."""
 CONTROL_REFILL_S = 30.0
 PER_REQUEST = 8
 """Control frames that a request earns."""

@@ -181,7 +181,7 @@ class UpstreamConnection:
             self._unsent = b""
         transport = self.transport
         if transport is not None:
-            if self._spare < 0:
+            if self._spare < 0 and not self._is_tls:  # else it would hold no plain bytes
                 self._spare = _duplicate_descriptor(transport)
             transport.write(piece)
         if self.is_write_paused or self._has_responded:
@@ -489,10 +489,9 @@ class UpstreamConnection:
 
 
 def _duplicate_descriptor(transport: asyncio.Transport) -> int:
-    """A descriptor that outlives the transport, for its receive buffer; -1 where that holds no
-    plain bytes."""
+    """A descriptor that outlives the transport, for its receive buffer; -1 where there is none."""
     connected = transport.get_extra_info("socket")
-    if connected is None or transport.get_extra_info("sslcontext") is not None:
+    if connected is None:
         return -1
     try:
         return os.dup(connected.fileno())

@@ -37,7 +37,7 @@ class Seen:
             self.connection.pause_body()
 
     def end_of_body(self, trailers: Trailers = ()) -> None:
-        """The end: now it can be answered."""
+        """The end: now a response can be sent."""
         self.is_complete = True
         respond(self.connection, self.request)
 
@@ -49,7 +49,7 @@ class Seen:
 
 
 def respond(connection: H1Connection, request: Request) -> None:
-    """A minimal response, told by whether the request could be read."""
+    """A minimal response, by whether the request could be read."""
     connection._settle_keep_alive()
     connection._write(b"E" if request.error else b"A")
     connection.release()
@@ -57,7 +57,7 @@ def respond(connection: H1Connection, request: Request) -> None:
 
 @dataclass
 class Wire:
-    """A connection whose requests are kept, and answered at once unless `holds`."""
+    """A connection whose requests are kept, and responded to at once unless `holds`."""
 
     limits: ClientLimits = settings.CLIENT_LIMITS
     holds: bool = False

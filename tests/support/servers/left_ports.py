@@ -13,9 +13,9 @@ _KEPT = 64
 def keep(port: int) -> None:
     """Keep `port` of 127.0.0.1 from servers that ask for any, for the next 64 calls.
 
-    A gateway outlives the upstreams of its test, and checks their health meanwhile: whoever got the
-    port would count these requests. Connections are refused, and a server that asks for this very
-    port gets it.
+    A gateway outlives the upstreams of its test, and checks their health meanwhile: another server
+    on the port would count these requests. Connections are refused, and a server that asks for
+    this very port gets it.
     """
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
