@@ -17,19 +17,21 @@ COST_RATE_SHARE = 0.5
 
 def measure_workers(lab: Lab, results: Results) -> None:
     """Add the ratio of two workers' throughput to one's, where load and origin have a core
-    each beside the two, and the ratio of their CPU time per request in any case.
+    each beside the two, and the ratio of their CPU time per request in any case: on the same cores,
+    so that a core shared with the load counts against both.
 
     Raises `BenchError` where the configuration refuses two workers.
     """
     refuse_unless_supported(lab)
     cpus = available_cpus()
     room = place(cpus, workers=2)
+    cores = room.subject if room else cpus
     costs, speeds = [], []
     for number in range(lab.plan.steady_rounds):
-        with lab.running(GATEWAY, one_worker) as running:
+        with lab.running(GATEWAY, one_worker, cpus=cores) as running:
             saturation = saturate(running, lab)
             single = cost(running, lab, saturation * COST_RATE_SHARE)
-        with lab.running(GATEWAY, two_workers, cpus=room.subject if room else cpus) as running:
+        with lab.running(GATEWAY, two_workers, cpus=cores) as running:
             double = cost(running, lab, saturation * COST_RATE_SHARE)
             costs.append(double / single)
             if room:
