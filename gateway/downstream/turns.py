@@ -27,7 +27,7 @@ class Turns:
         self._left = WORK_PER_TURN
 
     def may_begin(self) -> bool:
-        """Whether there is time for something that has just come; else it has to `wait`."""
+        """Whether something that has just come may begin; else it has to `wait`."""
         return self._left > 0
 
     def begin(self, work: float, later: Callable[[], None]) -> bool:
@@ -40,7 +40,7 @@ class Turns:
         return is_now
 
     def share(self) -> float:
-        """Return the work that whoever is about to begin may do."""
+        """Return how much work one connection may do now."""
         return max(self._left / (len(self._waiting) + 1), 1.0)
 
     def spend(self, work: float) -> None:
