@@ -59,6 +59,8 @@ MAX_BUFFERED_BYTES = 64 * 1024
 """What is kept of a client that sends ahead of its turn; then it has to wait."""
 PIECE_BYTES = 16 * 1024
 """Of what a client sends ahead, as much is looked at for a next request at a time."""
+H2_WORK = 2.0
+"""Of a connection that turns out to speak HTTP/2, in requests (`Turns`)."""
 _NOTHING_YET = (b"", b"\r")
 """Of a head: it begins with the first byte that is not of an empty line."""
 _AT_ONCE_S = 0.001
@@ -214,9 +216,15 @@ class H1Connection(ResponseWriter):
         settings, transport = self._server.http2, self.transport
         if transport is None:
             return
-        if settings is None:  # switched off by a reload, during the handshake
+        if settings is None or self._is_half_closed:  # switched off by a reload, or no use
             transport.close()
             return
+        data += self._behind
+        self._behind = b""
+        if is_known and not self._server.turns.begin(H2_WORK, self._read_on):
+            self._buffer, self._receive = data, self._receive_later
+            return
+        self.resume_body()
         successor = H2Connection(self._server, self._loop, self.peer, settings)
         self._is_closing = True
         self._buffer = b""

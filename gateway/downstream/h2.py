@@ -29,7 +29,7 @@ from random import uniform
 from typing import cast
 
 from gateway.downstream.h2_head import RequestReader, malformed, trailer_fields
-from gateway.downstream.h2_intake import MAX_PIECE_BYTES, H2Intake
+from gateway.downstream.h2_intake import FRAMES_PER_PIECE, H2Intake
 from gateway.downstream.h2_limits import (
     RESET_REFILL_S,
     TRUSTED_FACTOR,
@@ -108,10 +108,12 @@ class H2Connection:
             settings,
             head_bytes=limits.head_bytes,
             headers=limits.headers,
-            resets=(resets + MAX_PIECE_BYTES // 8, resets),
+            resets=(resets + FRAMES_PER_PIECE, resets),
         )
         self._channel.engine = self._engine
-        self._intake = H2Intake(loop, self._engine, self._receive, settings, scale)
+        self._intake = H2Intake(
+            loop, self._engine, self._receive, server.turns, settings=settings, scale=scale
+        )
         self._streams = self._channel.streams
         self._settled: set[int] = set()
         """Streams that were accounted for at once, and are not closed yet."""
