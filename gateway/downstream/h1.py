@@ -54,6 +54,7 @@ from gateway.http.h1_body import BodyFramingError, ChunkedBody, SizedBody, trail
 from gateway.http.h2 import PREFACE
 from gateway.http.request_head import can_become_a_head, malformed, skip_empty_lines
 from gateway.http.response_head import ResponseHead
+from gateway.http.tls_transport import hold_in_socket
 
 MAX_BUFFERED_BYTES = 64 * 1024
 """What is kept of a client that sends ahead of its turn; then it has to wait."""
@@ -194,9 +195,11 @@ class H1Connection(ResponseWriter):
         self.peer = self._server.identify_peer(transport, self.peer.address)
         self._heads = HeadReader(self.peer, self._limits)
         tls = transport.get_extra_info("ssl_object")
-        if tls is not None and tls.selected_alpn_protocol() == "h2":
-            self._hand_over(b"", is_known=False)
-            return
+        if tls is not None:
+            hold_in_socket(self.transport)
+            if tls.selected_alpn_protocol() == "h2":
+                self._hand_over(b"", is_known=False)
+                return
         self._deadline.set(self._limits.keepalive_timeout_s)
         self._server.opened(self)
 
