@@ -42,6 +42,7 @@ from gateway.downstream.h1_response import CONTINUE, ResponseWriter, render_swit
 from gateway.downstream.h2 import H2Connection
 from gateway.downstream.request import Peer, Request
 from gateway.downstream.stream import BodySink, ConnectionOwner, StreamOwner
+from gateway.downstream.turns import H2_WORK
 from gateway.http.deadline import Deadline
 from gateway.http.errors import (
     BadRequestError,
@@ -59,8 +60,6 @@ MAX_BUFFERED_BYTES = 64 * 1024
 """What is kept of a client that sends ahead of its turn; then it has to wait."""
 PIECE_BYTES = 16 * 1024
 """Of what a client sends ahead, as much is looked at for a next request at a time."""
-H2_WORK = 2.0
-"""Of a connection that turns out to speak HTTP/2, in requests (`Turns`)."""
 _NOTHING_YET = (b"", b"\r")
 """Of a head: it begins with the first byte that is not of an empty line."""
 _AT_ONCE_S = 0.001
@@ -239,7 +238,7 @@ class H1Connection(ResponseWriter):
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._deadline.close()
-        self._receive = _ignore
+        self._receive = self._discard
         self._server.lost(self)
         owner, sink = self.owner, self._sink
         self.request = self.owner = self._body = self._sink = None
@@ -471,7 +470,7 @@ class H1Connection(ResponseWriter):
         """
         transport = self.transport
         self._is_closing = True
-        self._receive = _ignore
+        self._receive = self._discard
         if transport is None:
             return
         lingers = bool(self._take_buffer()) or lingers
@@ -483,6 +482,9 @@ class H1Connection(ResponseWriter):
         self.resume_body()
         if not self.is_write_paused:  # else `resume_writing` does
             self._deadline.set(LINGER_S)
+
+    def _discard(self, data: bytes) -> None:
+        self._server.turns.discard(self.transport, data)
 
     def _close_transport(self, transport: asyncio.Transport) -> None:
         """Close when what was written has been sent, which a client must not hold up for ever."""
@@ -507,7 +509,3 @@ class H1Connection(ResponseWriter):
             self._refuse(RequestTimeoutError("head_timeout", "The request head is too slow."))
         elif self.request is None:
             self._close_transport(transport)
-
-
-def _ignore(data: bytes) -> None:
-    pass

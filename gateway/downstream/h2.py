@@ -268,6 +268,7 @@ class H2Connection:
             self._ignored += len(data)
             if self._ignored > MAX_LINGER_BYTES and self.transport is not None:
                 self.transport.abort()
+            self._server.turns.discard(self.transport, data)
             return
         self._liveness.received_at = self._loop.time()
         self._receive(data)
@@ -459,8 +460,6 @@ class H2Connection:
     def _spend_control(self) -> None:
         if not self._control.spend(self._loop.time()):
             self._end(ENHANCE_YOUR_CALM, "control_frames")
-
-    # Streams.
 
     def _reject(self, code: int) -> None:
         """Account for a request that the engine did not let through."""

@@ -8,12 +8,21 @@ import itertools
 import os
 
 import pytest
-from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, SettingsFrame
+from hyperframe.frame import (
+    DataFrame,
+    Frame,
+    HeadersFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 from support.clients.h2_raw import CANCEL, GET, PREFACE, RawH2Client, raw_frame
 from support.deadlines import until, within
 from support.running_gateway import RunningGateway
+from support.wire import Wire
 
-from gateway.downstream.h1 import H2_WORK, PIECE_BYTES
+from gateway.downstream.h1 import PIECE_BYTES
+from gateway.downstream.h2 import MAX_LINGER_BYTES
 from gateway.downstream.h2_intake import (
     BYTES_PER_REQUEST,
     FRAMES_PER_PIECE,
@@ -24,9 +33,10 @@ from gateway.downstream.h2_intake import (
 )
 from gateway.downstream.h2_limits import H2Settings
 from gateway.downstream.h2_stream import H2Stream
-from gateway.downstream.turns import WORK_PER_TURN, Turns
+from gateway.downstream.turns import H2_WORK, MUCH_BYTES, WORK_PER_TURN, Turns
 from gateway.http.h2 import H2Error
 
+SETTINGS = H2Settings(100, 2**20, 2**24, 0, 100)
 POST = [(":method", "POST"), *GET[1:]]
 
 
@@ -130,6 +140,24 @@ async def test_client_that_leaves_before_its_turn_begins_no_connection(
     await until(lambda: counts.inflight_requests == 0)
 
 
+async def test_what_comes_after_goaway_is_thrown_away_in_turns() -> None:
+    wire = Wire()
+    wire.server.http2 = SETTINGS
+    protocols: list[asyncio.Protocol] = []
+    wire.transport.set_protocol = protocols.append  # type: ignore[attr-defined]
+    overflow = WindowUpdateFrame(0, window_increment=2**31 - 1)
+    wire.receive(PREFACE + frames_of(SettingsFrame(0), overflow, overflow))
+    assert wire.transport.has_ended, "with GOAWAY"
+    (connection,) = protocols
+    connection.data_received(bytes(MUCH_BYTES + 1))
+    assert (wire.transport.pauses, wire.transport.is_paused) == (1, True)
+    wire.receive(b"")
+    assert (wire.transport.pauses, wire.transport.is_paused) == (1, False)
+    connection.data_received(bytes(MAX_LINGER_BYTES))
+    assert wire.transport.is_closed, "it does not end"
+    connection.connection_lost(None)
+
+
 class _Engine:
     """Keeps the pieces that it is given."""
 
@@ -169,7 +197,7 @@ class Intake:
         self.turns = turns
         self.intake = H2Intake(
             asyncio.get_running_loop(), self.engine, self.receive, turns,  # type: ignore[arg-type]
-            settings=H2Settings(100, 2**20, 2**24, 0, 100), scale=1,
+            settings=SETTINGS, scale=1,
         )  # fmt: skip
         self.intake.transport = self.transport  # type: ignore[assignment]
 
