@@ -41,6 +41,7 @@ from gateway.downstream.h1_response import CONTINUE, ResponseWriter, render_swit
 from gateway.downstream.h2 import H2Connection
 from gateway.downstream.request import Peer, Request
 from gateway.downstream.stream import BodySink, ConnectionOwner, StreamOwner
+from gateway.downstream.turns import H2_WORK
 from gateway.http.deadline import Deadline
 from gateway.http.errors import (
     BadRequestError,
@@ -52,6 +53,7 @@ from gateway.http.h1_body import BodyFramingError, ChunkedBody, SizedBody, trail
 from gateway.http.h2 import PREFACE
 from gateway.http.request_head import can_become_a_head, malformed, skip_empty_lines
 from gateway.http.response_head import ResponseHead
+from gateway.http.tls_transport import hold_in_socket
 
 MAX_BUFFERED_BYTES = 64 * 1024
 """What is kept of a client that sends ahead of its turn; then it has to wait."""
@@ -199,9 +201,11 @@ class H1Connection(ResponseWriter):
         self.peer = self._server.identify_peer(transport, self.peer.address)
         self._heads = HeadReader(self.peer, self._limits)
         tls = transport.get_extra_info("ssl_object")
-        if tls is not None and tls.selected_alpn_protocol() == "h2":
-            self._hand_over(b"", is_known=False)
-            return
+        if tls is not None:
+            hold_in_socket(self.transport)
+            if tls.selected_alpn_protocol() == "h2":
+                self._hand_over(b"", is_known=False)
+                return
         self._deadline.set(self._limits.keepalive_timeout_s)
         self._server.opened(self)
 
@@ -217,9 +221,15 @@ class H1Connection(ResponseWriter):
         settings, transport = self._server.http2, self.transport
         if transport is None:
             return
-        if settings is None:  # switched off by a reload, during the handshake
+        if settings is None or self._is_half_closed:  # switched off by a reload, or no use
             transport.close()
             return
+        data += self._behind
+        self._behind = b""
+        if is_known and not self._server.turns.begin(H2_WORK, self._read_on):
+            self._state, self._buffer = _LATER, data
+            return
+        self.resume_body()
         successor = H2Connection(self._server, self._loop, self.peer, settings)
         self._is_closing = True
         self._buffer = b""
@@ -253,6 +263,8 @@ class H1Connection(ResponseWriter):
             self._receive_body(data)
         elif self._tunnel is not None:
             self._tunnel.take(data)
+        else:
+            self._server.turns.discard(self.transport, data)
 
     def eof_received(self) -> bool:
         """Keep the connection for the response, where the client has sent a request and closed

@@ -15,8 +15,8 @@ from typing import Protocol
 
 from gateway.addresses import UNKNOWN_PEER, plain_address
 from gateway.downstream.h2_limits import H2Settings
-from gateway.downstream.pipelining import PipelineTurns
 from gateway.downstream.request import Peer, Request
+from gateway.downstream.turns import Turns
 from gateway.http.errors import ProblemError
 from gateway.http.fields import Trailers
 from gateway.http.response_head import ResponseHead
@@ -215,7 +215,7 @@ class ConnectionOwner:
         self.http2: H2Settings | None = None
         """Of connections that speak HTTP/2; None where none may."""
         self.h2_counts = H2Counts()
-        self.turns = PipelineTurns()
+        self.turns = Turns()
         self.is_draining = False
         """While true, every response asks the client to close its connection."""
 

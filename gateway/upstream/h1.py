@@ -45,11 +45,11 @@ from gateway.http.h1_body import (
     ChunkedBody,
     EndlessBody,
     SizedBody,
-    feed_all,
     render_chunk,
     trailers_of,
 )
 from gateway.http.response_head import BODILESS, ResponseHead
+from gateway.http.tls_transport import hold_in_socket
 from gateway.upstream.h1_head import (
     MAX_RESPONSE_HEAD_BYTES,
     ResponseHeadReader,
@@ -297,6 +297,8 @@ class UpstreamConnection(UpstreamStream):
         # uvloop's transports are not asyncio.Transport subclasses, they only behave so.
         self.transport = cast(asyncio.Transport, transport)
         self._is_tls = transport.get_extra_info("sslcontext") is not None
+        if self._is_tls:
+            hold_in_socket(self.transport)
 
     def data_received(self, data: bytes) -> None:
         sink = self._sink
@@ -438,8 +440,7 @@ class UpstreamConnection(UpstreamStream):
 
     def _read_body(self, body: Body, data: bytes, sink: ResponseSink) -> None:
         if (data or body.has_more) and not body.is_complete:
-            # What a TLS transport has not delivered when the connection ends, it drops.
-            piece = feed_all(body, data) if self._is_tls else body.feed(data)
+            piece = body.feed(data)
             if body.has_more:
                 self._wait_for_turn()
             if piece:

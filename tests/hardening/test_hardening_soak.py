@@ -9,12 +9,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 from support.deadlines import within
 from support.tiers import slow
 
 from soak.ledger import Ledger
-from soak.run import Plan, Report, evaluate, soak
+from soak.run import Plan, Report, evaluate, patiently, soak
 from soak.subject import Subject, running
 from soak.watch import Sample, Watch, look_at_rest
 
@@ -56,6 +57,19 @@ def test_wrong_response_lost_request_and_doubled_request_are_faults() -> None:
     ledger.lost["get: TimeoutError"] += 1
     ledger.upstream["n1"] += 2
     assert len(evaluate(replace(SOUND, ledger=ledger))) == 3
+
+
+async def test_event_calls_again_where_the_store_is_unavailable_for_a_moment() -> None:
+    ledger, statuses = Ledger(), iter([503, 502, 200, 400])
+
+    async def call() -> int:
+        response = httpx.Response(next(statuses), request=httpx.Request("POST", "http://gateway"))
+        return response.raise_for_status().status_code
+
+    assert await patiently(call, ledger) == 200
+    assert ledger.errors == {"event: 503": 1, "event: 502": 1}
+    with pytest.raises(httpx.HTTPStatusError):
+        await patiently(call, ledger)
 
 
 def slope_of(memory_at: Callable[[int], float], seconds: int = 600) -> float:
