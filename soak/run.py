@@ -398,7 +398,7 @@ async def _settled(subject: Subject, like: Sample | None = None) -> Sample:
 
 
 def _is_above(sample: Sample, like: Sample) -> bool:
-    return sample.connections > like.connections or sample.tasks > like.tasks
+    return any(getattr(sample, name) > getattr(like, name) for name in SPARE)
 
 
 async def _show(run: Run, until: float, show: Callable[[str], None]) -> None:
