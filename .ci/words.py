@@ -56,6 +56,9 @@ PARTS = {
 OPENINGS = re.compile(r"(What|Who|Whom|Whose|Whoever|Where|Nobody|Somebody) ")
 
 PATTERNS = {word: re.compile(rf"\b(?:{word})\b", re.IGNORECASE) for word in TERMS}
+# Most texts use none: one pass over each says so.
+ANY_TERM = re.compile(rf"\b(?:{'|'.join(TERMS)})\b", re.IGNORECASE)
+ANY_PART = re.compile("|".join(sorted(PARTS)), re.IGNORECASE)
 HUMPS = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 CODE = re.compile(r"```.*?```|`[^`\n]*`|\]\([^)]*\)|<!--.*?-->|https?://\S+", re.DOTALL)
 TAGS = re.compile(r"\{[{%].*?[%}]\}|<[^>]*>|&\w+;", re.DOTALL)
@@ -80,6 +83,8 @@ def blank(pattern: re.Pattern[str], text: str) -> str:
 
 def in_prose(path: str, area: str, text: str, first_line: int = 1) -> Iterator[Finding]:
     """Yield each use of a private word in a text."""
+    if not ANY_TERM.search(text):
+        return
     for number, line in enumerate(text.splitlines(), first_line):
         for word, pattern in PATTERNS.items():
             for match in pattern.finditer(line):
@@ -97,24 +102,30 @@ def openings(path: str, text: str) -> Iterator[Finding]:
                 yield Finding(path, line, "docstring openings", first.split()[0], first, "a verb")
 
 
-def in_python(path: str, text: str) -> Iterator[Finding]:
-    """Yield findings in comments, docstrings, strings and identifiers."""
+def in_python(path: str, text: str, *, is_own: bool) -> Iterator[Finding]:
+    """Yield findings in identifiers, and with `is_own` in comments, docstrings and strings."""
+    if not ANY_PART.search(text) and not (is_own and ANY_TERM.search(text)):
+        return
     documented = {
         node.lineno
-        for node in ast.walk(ast.parse(text))
+        for node in (ast.walk(ast.parse(text)) if is_own else ())
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         row = token.start[0]
+        if token.type == tokenize.NAME:
+            if ANY_PART.search(token.string):
+                for part in HUMPS.findall(token.string):
+                    if part.lower() in PARTS:
+                        yield Finding(path, row, "identifiers", part.lower(), token.string, "")
+            continue
+        if not is_own:
+            continue
         is_docstring = token.type == tokenize.STRING and row in documented
         if token.type == tokenize.COMMENT or is_docstring:
             yield from in_prose(path, "comments and docstrings", blank(CODE, token.string), row)
         elif token.type == tokenize.STRING and " " in token.string:
             yield from in_prose(path, "messages, help, descriptions", token.string, row)
-        elif token.type == tokenize.NAME:
-            for part in HUMPS.findall(token.string):
-                if part.lower() in PARTS:
-                    yield Finding(path, row, "identifiers", part.lower(), token.string, "")
 
 
 def findings(root: Path) -> Iterator[Finding]:
@@ -134,8 +145,7 @@ def findings(root: Path) -> Iterator[Finding]:
             yield from in_prose(name, "configuration, deploy/", file.read_text())
         elif name.endswith(".py"):
             text = file.read_text()
-            found = in_python(name, text)
-            yield from (one for one in found if own or one.area == "identifiers")
+            yield from in_python(name, text, is_own=own)
             if own:
                 yield from openings(name, text)
 

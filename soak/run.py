@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 
 from soak.grpc_origin import GrpcOrigin
 from soak.grpc_traffic import GrpcTraffic
 from soak.ledger import Ledger
+from soak.message import CLEAN, RESPONSE_S
 from soak.origin import Origin
 from soak.peers import Peers
 from soak.socket_traffic import SocketTraffic
@@ -33,6 +34,7 @@ ON_ITS_WAY_S = 1.0
 """How long a request may take from its caller to the check of its token, on a busy machine."""
 WARM_UP_S = 5.0
 SETTLE_S = 15.0
+PATIENCE_S = 15.0
 FAULT_S = 3.0
 """How long after a fault a lost request is the fault's."""
 MAX_RISE_MIB = 5.0
@@ -49,6 +51,9 @@ EVENTS = (
 SPARE = {"connections": 4, "descriptors": 8, "tasks": 4}
 """How many more there may be when traffic has drained. What looks has a connection and a task
 itself; the second reader of a SQLite file is opened (2 files) when two first read at once."""
+
+
+Outcome = TypeVar("Outcome")
 
 
 @dataclass(frozen=True)
@@ -201,8 +206,9 @@ class Run:
         """A token is revoked, and must be refused from the promised moment on."""
         token = self.tokens.good.pop(0)
         await asyncio.sleep(ON_ITS_WAY_S)  # caches have it for longer
-        await self.subject.revoke(self._client, token)
-        self.tokens.good.append(await self.subject.issue(self._client))
+        await patiently(partial(self.subject.revoke, self._client, token), self.ledger)
+        issue = partial(self.subject.issue, self._client)
+        self.tokens.good.append(await patiently(issue, self.ledger))
         await asyncio.sleep(REVOCATION_S)
         self.tokens.revoked.append(token)
         del self.tokens.revoked[:-50]
@@ -252,13 +258,10 @@ class Run:
         await self.store_proxy.stop()
         await asyncio.sleep(1)
         await self.store_proxy.start()
-        deadline = time.monotonic() + 15
-        while time.monotonic() < deadline:
-            with contextlib.suppress(httpx.HTTPStatusError):
-                await self.subject.issue(self._client)
-                return
-            await asyncio.sleep(0.1)
-        self.faults.append("the store was not used again after an outage")
+        try:
+            await patiently(partial(self.subject.issue, self._client), self.ledger)
+        except httpx.HTTPStatusError:
+            self.faults.append("the store was not used again after an outage")
 
     async def happen(self, until: float) -> None:
         """One event after another."""
@@ -272,6 +275,21 @@ class Run:
             self.events.append(event.__name__)
             await event()
             await asyncio.sleep(min(2.0, self.plan.seconds / 40))
+
+
+async def patiently(call: Callable[[], Awaitable[Outcome]], ledger: Ledger) -> Outcome:
+    """Make a call of an event, again for a while where the response is a clean error: a store that
+    is back is found by each worker in its turn, and on a busy machine a call of it may time out."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return await call()
+        except httpx.HTTPStatusError as error:
+            status = error.response.status_code
+            if status not in CLEAN or time.monotonic() > deadline:
+                raise
+            ledger.errors[f"event: {status}"] += 1
+            await asyncio.sleep(0.1)
 
 
 async def soak(plan: Plan, *, show: Callable[[str], None] = lambda line: None) -> Report:
@@ -298,7 +316,7 @@ async def soak(plan: Plan, *, show: Callable[[str], None] = lambda line: None) -
         # In threads: it may need what is served here.
         await asyncio.to_thread(subject.start)
         await asyncio.to_thread(subject.create_client)
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=RESPONSE_S) as client:
             run = Run(
                 plan, subject, origin, client,
                 grpc_origin=grpc_origin, peers=peers, store_proxy=store_proxy,
@@ -380,7 +398,7 @@ async def _settled(subject: Subject, like: Sample | None = None) -> Sample:
 
 
 def _is_above(sample: Sample, like: Sample) -> bool:
-    return sample.connections > like.connections or sample.tasks > like.tasks
+    return any(getattr(sample, name) > getattr(like, name) for name in SPARE)
 
 
 async def _show(run: Run, until: float, show: Callable[[str], None]) -> None:

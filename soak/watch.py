@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -81,14 +82,19 @@ async def look_at_rest(subject: Subject) -> Sample:
     tasks = await subject.metric("gateway_event_loop_tasks")
     kinds: Counter[str] = Counter()
     for process in subject.processes:
-        kinds += _kinds(process)
+        kinds += kinds_of(process)
     return look(subject)._replace(tasks=int(tasks), kinds=kinds)
 
 
-def _kinds(process: psutil.Process) -> Counter[str]:
-    """Its descriptors by the name of the file, or by the kind and state of the connection."""
-    kinds = Counter(Path(file.path).name for file in process.open_files())
+def kinds_of(process: psutil.Process) -> Counter[str]:
+    """Its descriptors by what they are of: connections by kind and state, others by name. `socket`
+    is what is left of sockets: those in no state, as after a reset, and second descriptors."""
+    kinds: Counter[str] = Counter()
+    for entry in Path(f"/proc/{process.pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed since it was listed
+            target = os.readlink(entry)
+            kinds[target.partition(":[")[0] if ":[" in target else Path(target).name] += 1
     for one in process.net_connections("all"):
         kinds[f"{one.family.name} {one.type.name} {one.status}"] += 1
-    kinds["others"] = process.num_fds() - kinds.total()
+        kinds["socket"] -= 1
     return kinds

@@ -17,6 +17,7 @@ import datetime
 import json
 import os
 import statistics
+import subprocess
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,8 @@ from bench.attacks.h2_attackers import H2_ATTACKS, H2Attack
 from bench.attacks.honest import Honest
 from bench.attacks.origin import serve_origin
 from bench.attacks.results import AttackFigures, AttackResults, write_attacks
-from bench.attacks.subject import attacked_gateway, start_process
+from bench.attacks.subject import attacked_gateway, give_way, keep_apart, start_process
+from bench.cores import Cpus
 from bench.machine import read_commit
 
 ATTACKS = (
@@ -69,10 +71,18 @@ def kernel_memory() -> int:
     return 0
 
 
-async def _measure(name: str, seconds: float) -> Round:
+def _wait_for_attack(attacker: subprocess.Popen[str]) -> str:
+    """Wait for the attacker to report that it has begun; returns that report."""
+    for line in attacker.stdout or ():
+        if json.loads(line)["done"]:
+            return line
+    return "{}"
+
+
+async def _measure(name: str, seconds: float, cpus: Cpus | None) -> Round:
     """One round, on a gateway of its own."""
     found = Round()
-    async with attacked_gateway() as (port, token, process):
+    async with attacked_gateway(cpus) as (port, token, process):
         honest = Honest(port, token)
         await honest.connect()
         await honest.measure(0.5)
@@ -87,7 +97,8 @@ async def _measure(name: str, seconds: float) -> Round:
                 await asyncio.sleep(0.05)
 
         watching = asyncio.create_task(watch())
-        await asyncio.sleep(1)  # until it is under way
+        begun = await asyncio.to_thread(_wait_for_attack, attacker)
+        await asyncio.sleep(1)  # until all of its connections are there
         long = 10 if name == "attempts_at_the_cap" else 1
         found.beside_s = await honest.measure(seconds * long)
         watching.cancel()
@@ -96,7 +107,7 @@ async def _measure(name: str, seconds: float) -> Round:
         attacker.kill()
         out, _ = await asyncio.to_thread(attacker.communicate)
         # The last line may have been cut by the kill.
-        reported = json.loads(out.rpartition("\n")[0].rpartition("\n")[2] or "{}")
+        reported = json.loads(out.rpartition("\n")[0].rpartition("\n")[2] or begun)
         found.attempts = reported.get("done", 0)
         found.ended.update(reported.get("ended", {}))
         found.failures = honest.failures
@@ -126,18 +137,21 @@ async def _attack(name: str, port: int) -> None:
     working = asyncio.create_task(getattr(attack, name)())
     while not working.done():
         print(json.dumps({"done": attack.done, "ended": attack.ended}), flush=True)
+        if attack.done:
+            give_way()
         await asyncio.sleep(0.2)
     await working
 
 
 async def _run(names: list[str], *, rounds: int, seconds: float) -> AttackResults:
     load = os.getloadavg()[0]
+    cpus = keep_apart()
     print(f"load average before: {load:.1f} on {os.cpu_count()} cores")
     _row(*HEADINGS)
     print("|---" * len(HEADINGS) + "|")
     figures = []
     for name in names:
-        found = [await _measure(name, seconds) for _ in range(rounds)]
+        found = [await _measure(name, seconds, cpus) for _ in range(rounds)]
         one = AttackFigures(
             name=name,
             alone_ms=statistics.median(p99(one.alone_s) for one in found) * 1000,
@@ -181,11 +195,12 @@ def main() -> None:
     parser.add_argument("--attack", choices=ATTACKS, help=argparse.SUPPRESS)
     parser.add_argument("--origin", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--hostile", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.attack:
         asyncio.run(_attack(options.attack, options.port))
     elif options.origin:
-        asyncio.run(serve_origin())
+        asyncio.run(serve_origin(give_way if options.hostile else None))
     else:
         names = options.only or list(ATTACKS)
         results = asyncio.run(_run(names, rounds=options.rounds, seconds=options.seconds))

@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import sys
+from collections.abc import Callable
 
 from bench.attacks.attackers import body_length
 
@@ -32,13 +33,15 @@ async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.transport.abort()
 
 
-async def serve_origin() -> None:
-    """Tell the port, and serve until the standard input ends."""
+async def serve_origin(ready: Callable[[], None] | None) -> None:
+    """Report the port, call `ready` if given, and serve until the standard input ends."""
     opened = socket.create_server(("127.0.0.1", 0))
     # Elsewhere it would be another machine: what its kernel holds is not to be counted.
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
     server = await asyncio.start_server(respond, sock=opened)
     print(server.sockets[0].getsockname()[1], flush=True)
+    if ready is not None:
+        ready()
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     os._exit(0)

@@ -15,8 +15,12 @@ import httpx
 import psutil
 
 from bench.attacks.attackers import CAP
+from bench.cores import Cpus, available_cpus
+from bench.processes import pinned
 from examples.ports import free_port
 
+START_TIMEOUT_S = 60.0
+"""Secrets are hashed at the lowest priority: on a busy core, that takes long."""
 CONFIG = """\
 listen:
   host: 127.0.0.1
@@ -44,6 +48,23 @@ def _environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
+def keep_apart() -> Cpus | None:
+    """Leave the last core to the gateway, and return it: this process and those that it starts use
+    the others. None where there is no other."""
+    available = available_cpus()
+    if len(available) == 1:
+        return None
+    os.sched_setaffinity(0, available[:-1])
+    return available[-1:]
+
+
+def give_way() -> None:
+    """Leave the core to honest callers whenever they have work: they stand for other machines,
+    which an attack on the gateway does not slow down."""
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
 def start_process(*arguments: str) -> subprocess.Popen[str]:
     """Another process of this bench."""
     return subprocess.Popen(
@@ -52,20 +73,25 @@ def start_process(*arguments: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def _start_gateway(config: Path) -> subprocess.Popen[bytes]:
+def _start_gateway(config: Path, cpus: Cpus | None) -> subprocess.Popen[bytes]:
+    argv = (sys.executable, "-P", "-m", "gateway", "run", "-c", str(config))
     with config.with_name("stderr.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "gateway", "run", "-c", str(config)],
+            argv if cpus is None else pinned(argv, cpus),
             stderr=log,
             env=_environment(),
         )
 
 
 @contextlib.asynccontextmanager
-async def attacked_gateway() -> AsyncIterator[tuple[int, str, psutil.Process]]:
+async def attacked_gateway(
+    cpus: Cpus | None,
+) -> AsyncIterator[tuple[int, str, psutil.Process]]:
     """A gateway with two origins, of which honest requests have one for themselves: what is
     measured is the gateway. Its port, a token, and its process."""
-    origins = [start_process("--origin") for _ in range(2)]
+    origins = [
+        start_process(*arguments) for arguments in (("--origin", "--hostile"), ("--origin",))
+    ]
     ports = [origin.stdout.readline().strip() for origin in origins if origin.stdout]
     port, admin = free_port(), free_port()
     with tempfile.TemporaryDirectory() as directory:
@@ -76,9 +102,11 @@ async def attacked_gateway() -> AsyncIterator[tuple[int, str, psutil.Process]]:
                 attacked=ports[0], calm=ports[1],
             )
         )  # fmt: skip
-        gateway = _start_gateway(path)
+        gateway = _start_gateway(path, cpus)
         try:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            async with httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{port}", timeout=START_TIMEOUT_S
+            ) as client:
                 token = await _get_token(client, f"http://127.0.0.1:{admin}/readyz")
             yield port, token, psutil.Process(gateway.pid)
         finally:

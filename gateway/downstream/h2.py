@@ -29,7 +29,7 @@ from random import uniform
 from typing import cast
 
 from gateway.downstream.h2_head import RequestReader, malformed, trailer_fields
-from gateway.downstream.h2_intake import MAX_PIECE_BYTES, H2Intake
+from gateway.downstream.h2_intake import FRAMES_PER_PIECE, H2Intake
 from gateway.downstream.h2_limits import (
     RESET_REFILL_S,
     TRUSTED_FACTOR,
@@ -108,10 +108,12 @@ class H2Connection:
             settings,
             head_bytes=limits.head_bytes,
             headers=limits.headers,
-            resets=(resets + MAX_PIECE_BYTES // 8, resets),
+            resets=(resets + FRAMES_PER_PIECE, resets),
         )
         self._channel.engine = self._engine
-        self._intake = H2Intake(loop, self._engine, self._receive, settings, scale)
+        self._intake = H2Intake(
+            loop, self._engine, self._receive, server.turns, settings=settings, scale=scale
+        )
         self._streams = self._channel.streams
         self._settled: set[int] = set()
         """Streams that were accounted for at once, and are not closed yet."""
@@ -266,6 +268,7 @@ class H2Connection:
             self._ignored += len(data)
             if self._ignored > MAX_LINGER_BYTES and self.transport is not None:
                 self.transport.abort()
+            self._server.turns.discard(self.transport, data)
             return
         self._liveness.received_at = self._loop.time()
         self._receive(data)
@@ -457,8 +460,6 @@ class H2Connection:
     def _spend_control(self) -> None:
         if not self._control.spend(self._loop.time()):
             self._end(ENHANCE_YOUR_CALM, "control_frames")
-
-    # Streams.
 
     def _reject(self, code: int) -> None:
         """Account for a request that the engine did not let through."""

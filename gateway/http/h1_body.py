@@ -200,15 +200,6 @@ def _find_line_end(data: bytes, at: int, limit: int) -> int:
     return -1
 
 
-def feed_all(body: Body, data: bytes) -> bytes:
-    """Take what came next, whatever it costs; returns all that is body of it. Raises
-    `BodyFramingError`."""
-    pieces = [body.feed(data)]
-    while body.has_more:
-        pieces.append(body.feed(b""))
-    return b"".join(pieces)
-
-
 def trailers_of(body: Body) -> Trailers:
     """The trailers of a body that is complete, as far as they may pass."""
     return passing_trailers(body.trailers) if isinstance(body, ChunkedBody) else ()

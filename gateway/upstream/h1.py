@@ -45,18 +45,23 @@ from gateway.http.h1_body import (
     ChunkedBody,
     EndlessBody,
     SizedBody,
-    feed_all,
     render_chunk,
     trailers_of,
 )
 from gateway.http.response_head import BODILESS, ResponseHead
+from gateway.http.tls_transport import hold_in_socket
 from gateway.upstream.h1_head import (
     MAX_RESPONSE_HEAD_BYTES,
     ResponseHeadReader,
     render_request_head,
 )
 from gateway.upstream.settings import UpstreamTimeouts
-from gateway.upstream.stream import ResponseSink, UpstreamRequestHead, closed_error
+from gateway.upstream.stream import (
+    ResponseSink,
+    UpstreamRequestHead,
+    UpstreamStream,
+    closed_error,
+)
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 MAX_INTERIM_RESPONSES = 16
@@ -64,8 +69,8 @@ MAX_REST_BYTES = 1024 * 1024
 """What is read of a response after the connection broke: more than a socket holds by default."""
 
 
-class UpstreamConnection:
-    """A pooled connection, and the stream of the exchange in progress (`UpstreamStream`).
+class UpstreamConnection(UpstreamStream):
+    """A pooled connection, and the stream of the exchange in progress.
     Between exchanges it is idle and must stay silent. An `asyncio.Protocol` by its methods, as
     `H1Connection` is."""
 
@@ -74,7 +79,7 @@ class UpstreamConnection:
         "_is_chunked", "_is_request_sent", "_is_response_to_head", "_is_tls", "_is_turn_due",
         "_keepalive_s", "_keeps_alive", "_longest_idle_s", "_may_pause", "_on_lost", "_on_released",
         "_response_head_s", "_sink", "_spare", "_timeouts", "_tunnel", "_unsent", "_waits_for_head",
-        "exchange_count", "is_reading_paused", "is_write_paused", "transport",
+        "exchange_count", "is_reading_paused", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -292,6 +297,8 @@ class UpstreamConnection:
         # uvloop's transports are not asyncio.Transport subclasses, they only behave so.
         self.transport = cast(asyncio.Transport, transport)
         self._is_tls = transport.get_extra_info("sslcontext") is not None
+        if self._is_tls:
+            hold_in_socket(self.transport)
 
     def data_received(self, data: bytes) -> None:
         sink = self._sink
@@ -433,8 +440,7 @@ class UpstreamConnection:
 
     def _read_body(self, body: Body, data: bytes, sink: ResponseSink) -> None:
         if (data or body.has_more) and not body.is_complete:
-            # What a TLS transport has not delivered when the connection ends, it drops.
-            piece = feed_all(body, data) if self._is_tls else body.feed(data)
+            piece = body.feed(data)
             if body.has_more:
                 self._wait_for_turn()
             if piece:

@@ -42,6 +42,7 @@ SOURCES: dict[tuple[str, str], str | float] = {
     ("routing", "256 KiB"): "MAX_BUFFERED_BYTES",
     ("oauth", "5 KiB"): "MAX_DOCUMENT_BYTES",
     ("security", "5 KiB"): "MAX_DOCUMENT_BYTES",
+    ("security", "1 MiB"): "MAX_LINGER_BYTES",
     ("security", "64 KiB"): "MAX_BUFFERED_BYTES",
     ("security", "256 KiB"): READ,
     ("security", "640 KiB"): 2 * (64 * 1024 + READ),

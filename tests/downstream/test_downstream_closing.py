@@ -11,11 +11,13 @@ from typing import cast
 import pytest
 from support import settings
 from support.deadlines import scaled, until, within
+from support.wire import Wire
 
 from gateway.downstream import h1
 from gateway.downstream.connections import ConnectionManager
 from gateway.downstream.request import Request
 from gateway.downstream.stream import ClientStream
+from gateway.downstream.turns import MUCH_BYTES, WORK_PER_TURN
 from gateway.http.response_head import make_response_head
 from gateway.metrics import Metrics
 
@@ -79,3 +81,22 @@ async def test_client_that_takes_the_response_late_and_stays_holds_no_connection
             while await asyncio.get_running_loop().sock_recv(client, 65_536):
                 pass
         await until(lambda: not server.connections)
+
+
+async def test_what_comes_after_the_last_response_is_thrown_away_in_turns() -> None:
+    """As fast as others have their turns: copying it is work, too."""
+    wires = [Wire() for _ in range(3 * int(WORK_PER_TURN))]
+    for wire in wires:
+        wire.connection._server.turns = wires[0].server.turns
+        wire.receive(b"not a head\r\n\r\n", turns=False)
+        assert wire.transport.has_ended
+        wire.receive(b"x" * MUCH_BYTES, turns=False)
+        assert not wire.transport.is_paused, "a little more is just read"
+        wire.receive(b"x" * (MUCH_BYTES + 1), turns=False)
+        assert wire.transport.is_paused
+    wires[0].connection.connection_lost(None)
+    wires[0].transport.close()
+    for number in range(1, 4):
+        wires[0].server.turns._take_turn()
+        read = [wire for wire in wires if not wire.transport.is_paused]
+        assert len(read) == number * WORK_PER_TURN - 1, "and one that has gone is left alone"

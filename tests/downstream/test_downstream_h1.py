@@ -24,8 +24,8 @@ from fuzz.transport import Transport
 from gateway.addresses import Networks
 from gateway.downstream.connections import ConnectionManager
 from gateway.downstream.h1 import MAX_BUFFERED_BYTES, PIECE_BYTES
-from gateway.downstream.pipelining import REQUESTS_PER_TURN, PipelineTurns
 from gateway.downstream.request import Request
+from gateway.downstream.turns import WORK_PER_TURN, Turns
 from gateway.metrics import Metrics
 
 STREAM = (
@@ -136,7 +136,7 @@ async def test_pipelined_requests_let_others_have_their_turn() -> None:
     while sum(counts) < 100:
         await asyncio.sleep(0)
         before, counts = counts, [len(wire.seen) for wire in wires]
-        assert sum(counts) - sum(before) <= REQUESTS_PER_TURN
+        assert sum(counts) - sum(before) <= WORK_PER_TURN
         assert max(counts) - min(counts) <= 2, "each connection has its turn"
     assert all(wire.transport.written == b"A" * 20 for wire in wires)
 
@@ -285,14 +285,14 @@ async def test_who_has_left_before_the_first_look_is_not_taken_for_a_local_peer(
 
 
 async def test_turn_that_fails_holds_up_no_other() -> None:
-    turns = PipelineTurns()
+    turns, count = Turns(), 3 * int(WORK_PER_TURN)
     taken: list[int] = []
 
     def fail() -> None:
         raise RuntimeError("a turn that fails")
 
     turns.wait(fail)
-    for number in range(3 * REQUESTS_PER_TURN):
+    for number in range(count):
         turns.wait(partial(taken.append, number))
-    await until(lambda: len(taken) == 3 * REQUESTS_PER_TURN)
-    assert taken == list(range(3 * REQUESTS_PER_TURN))
+    await until(lambda: len(taken) == count)
+    assert taken == list(range(count))

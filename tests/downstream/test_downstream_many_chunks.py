@@ -8,7 +8,7 @@ import asyncio
 import pytest
 from support.wire import Seen, Wire, respond
 
-from gateway.downstream.pipelining import REQUESTS_PER_TURN
+from gateway.downstream.turns import WORK_PER_TURN
 from gateway.http.h1_body import MAX_CHUNKS_PER_FEED
 
 HEAD = b"POST /1 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -23,7 +23,7 @@ async def loop() -> None:
 
 @pytest.mark.parametrize("chunk", SIZES.values(), ids=SIZES)
 async def test_chunks_of_one_read_are_read_in_turns_over_all_connections(chunk: bytes) -> None:
-    wires = [Wire() for _ in range(REQUESTS_PER_TURN + 3)]
+    wires = [Wire() for _ in range(int(WORK_PER_TURN) + 3)]
     for wire in wires:
         wire.connection._server.turns = wires[0].server.turns
         wire.receive(HEAD + chunk * COUNT + b"0\r\n\r\n", turns=False)
@@ -33,7 +33,7 @@ async def test_chunks_of_one_read_are_read_in_turns_over_all_connections(chunk: 
     while sum(counts) < COUNT * len(wires):
         await asyncio.sleep(0)
         before, counts = counts, [len(wire.seen[0].body) for wire in wires]
-        assert sum(counts) - sum(before) <= REQUESTS_PER_TURN * MAX_CHUNKS_PER_FEED
+        assert sum(counts) - sum(before) <= WORK_PER_TURN * MAX_CHUNKS_PER_FEED
         assert max(counts) - min(counts) <= 2 * MAX_CHUNKS_PER_FEED, "each has its turn"
     assert all(wire.transport.written == b"A" and not wire.transport.is_paused for wire in wires)
 

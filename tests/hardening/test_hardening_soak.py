@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
+import psutil
 import pytest
 from support.deadlines import within
 from support.tiers import slow
 
 from soak.ledger import Ledger
-from soak.run import Plan, Report, evaluate, soak
+from soak.run import Plan, Report, evaluate, patiently, soak
 from soak.subject import Subject, running
-from soak.watch import Sample, Watch, look_at_rest
+from soak.watch import Sample, Watch, kinds_of, look_at_rest
 
 SOUND = Report(
     ledger=Ledger(),
@@ -58,6 +62,19 @@ def test_wrong_response_lost_request_and_doubled_request_are_faults() -> None:
     assert len(evaluate(replace(SOUND, ledger=ledger))) == 3
 
 
+async def test_event_calls_again_where_the_store_is_unavailable_for_a_moment() -> None:
+    ledger, statuses = Ledger(), iter([503, 502, 200, 400])
+
+    async def call() -> int:
+        response = httpx.Response(next(statuses), request=httpx.Request("POST", "http://gateway"))
+        return response.raise_for_status().status_code
+
+    assert await patiently(call, ledger) == 200
+    assert ledger.errors == {"event: 503": 1, "event: 502": 1}
+    with pytest.raises(httpx.HTTPStatusError):
+        await patiently(call, ledger)
+
+
 def slope_of(memory_at: Callable[[int], float], seconds: int = 600) -> float:
     watch = Watch.__new__(Watch)
     watch.samples = [Sample(at, memory_at(at), 0, 0) for at in range(seconds)]
@@ -97,6 +114,17 @@ async def test_what_a_running_gateway_holds_is_seen_and_so_is_that_it_lets_go(
         async with within():
             while leaks(idle, await look_at_rest(subject)):
                 pass
+
+
+def test_descriptors_are_counted_by_what_they_are_of() -> None:
+    process = psutil.Process()
+    before = kinds_of(process)
+    with socket.create_server(("127.0.0.1", 0)) as server, server.dup():
+        reading, writing = os.pipe()
+        more = kinds_of(process) - before
+        os.close(reading)
+        os.close(writing)
+    assert more == {"AF_INET SOCK_STREAM LISTEN": 1, "socket": 1, "pipe": 2}
 
 
 def leaks(before: Sample, after: Sample) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -37,14 +36,7 @@ from support.deadlines import until, within
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
 
-from gateway.downstream.h2_intake import (
-    EVENTS_PER_TURN,
-    MAX_PIECE_BYTES,
-    MIN_PIECE_BYTES,
-    REQUESTS_PER_TURN,
-)
 from gateway.downstream.h2_limits import RefusedStreams
-from gateway.downstream.h2_stream import H2Stream
 
 
 async def errors_of(gateway: RunningGateway) -> dict[str, float]:
@@ -192,47 +184,6 @@ async def test_what_came_with_the_reset_too_many_is_counted_as_nothing_else(
     await until(lambda: gateway.gateway.metrics.data_plane.h2.connections == 0)
     assert await errors_of(gateway) == {"resets": 1}
     assert gateway.gateway.metrics.data_plane.h2.resets["client"] == 11
-
-
-async def test_requests_that_came_at_once_leave_turns_of_the_loop_to_others(
-    gateway: RunningGateway, attacker: RawH2Client
-) -> None:
-    counts = gateway.gateway.metrics.data_plane.h2.resets
-    attacker.send(*itertools.islice(resets(attacker), 1200))
-    seen = [0]
-    async with within():
-        while counts["client"] < 600:
-            await asyncio.sleep(0)
-            seen.append(counts["client"])
-    steps = [after - before for before, after in itertools.pairwise(seen)]
-    assert max(steps) <= REQUESTS_PER_TURN + MIN_PIECE_BYTES // 20
-
-
-@pytest.mark.skipif("TEST_COMPILED" in os.environ, reason="what is compiled is not counted so")
-async def test_small_pieces_of_a_body_leave_turns_of_the_loop_to_others(
-    gateway: RunningGateway, attacker: RawH2Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    received, receive = 0, H2Stream.receive
-
-    def count(stream: H2Stream, data: bytes, *, ends: bool) -> None:
-        nonlocal received
-        received += len(data)
-        receive(stream, data, ends=ends)
-
-    monkeypatch.setattr(H2Stream, "receive", count)
-    pieces = 20_000
-    attacker.send(
-        attacker.head(1, [(":method", "POST"), *GET[1:]], ends=False),
-        raw_frame(0, 0, 1, b"x") * pieces,
-    )
-    seen = [0]
-    async with within():
-        while received < pieces:
-            await asyncio.sleep(0)
-            seen.append(received)
-    steps = [after - before for before, after in itertools.pairwise(seen)]
-    # In one turn, the rest of a read may end, and the next one come.
-    assert max(steps) <= 2 * (EVENTS_PER_TURN + MAX_PIECE_BYTES // 10)
 
 
 async def test_streams_refused_before_settings_are_acknowledged_are_paid_for(

@@ -63,7 +63,9 @@ def large_head() -> Iterator[Frame]:
     yield HeadersFrame(1, data=HEAD)
     encoder = Encoder()
     for number in itertools.count():
-        yield ContinuationFrame(1, data=encoder.encode([(f"x-{number}", "v" * 8000)]))
+        yield ContinuationFrame(
+            1, data=encoder.encode([(f"x-{number}", "v" * 8000)], huffman=False)
+        )
 
 
 def empty_data() -> Iterator[Frame]:

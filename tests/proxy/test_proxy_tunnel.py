@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 import pytest
 import websockets
 from hypothesis import given
 from hypothesis import strategies as st
-from support.deadlines import duration, settled, until, within
+from support.deadlines import duration, scaled, settled, until, within
+from support.jose_values import make_certificate
 from support.running_gateway import (
     REGISTRATION_TOKEN,
     RunningGateway,
@@ -20,12 +24,18 @@ from support.servers.raw_upstream import Conversation, RawUpstream
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import Server, ServerConnection, serve
 
+from gateway.downstream.h1 import H1Connection
 from gateway.proxy.token_watch import FrameBoundary
 
 REGISTRATION = {"mode": "token", "token": REGISTRATION_TOKEN}
 HANDSHAKE = (
     b"GET /public HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: %b\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+SWITCHED = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
 )
 
 
@@ -84,6 +94,44 @@ async def test_end_of_either_side_ends_the_other(
         next(iter(echo_server.connections)).transport.abort()
         with pytest.raises(websockets.exceptions.ConnectionClosed):
             await socket.recv()
+
+
+async def test_tls_client_that_is_gone_before_a_slow_upstream_reads_has_said_all(
+    start: StartGateway, tmp_path: Path
+) -> None:
+    certificate, loop = make_certificate(tmp_path, "localhost"), asyncio.get_running_loop()
+    context = ssl.create_default_context(cafile=str(certificate.cert))
+
+    def connect(port: int) -> ssl.SSLSocket:
+        plain = socket.create_connection(("127.0.0.1", port), timeout=scaled())
+        return context.wrap_socket(plain, server_hostname="localhost")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        tls = {"cert": str(certificate.cert), "key": str(certificate.key)}
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        gateway = await start(url, listen={"tls": tls})
+        with await asyncio.to_thread(connect, gateway.port) as client:
+            client.sendall(HANDSHAKE % b"websocket")
+            upstream, _ = await loop.sock_accept(listening)
+            await loop.sock_recv(upstream, 65536)
+            await loop.sock_sendall(upstream, SWITCHED)
+            assert (await asyncio.to_thread(client.recv, 65536)).startswith(b"HTTP/1.1 101")
+            [(server, _)] = gateway.gateway._data._servers
+            [connection] = server.connections
+            assert isinstance(connection, H1Connection)
+            sent = 0
+            while not connection._is_reading_paused:
+                await asyncio.to_thread(client.sendall, bytes(65536))
+                sent += 65536
+            client.sendall(bytes(65536))
+        await settled(lambda: gateway.gateway.connections)
+        count = 0
+        with upstream:
+            async with within():
+                while piece := await loop.sock_recv(upstream, 65536):
+                    count += len(piece)
+        assert count == sent + 65536
 
 
 async def test_silent_tunnel_is_ended(start: StartGateway, echo_server: Server) -> None:

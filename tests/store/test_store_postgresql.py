@@ -32,6 +32,7 @@ from gateway.oauth.models import (
 )
 from gateway.store import open_store
 from gateway.store.breaker import FAILURES
+from gateway.store.link import Connection
 from gateway.store.postgresql import link
 from gateway.store.postgresql.link import PostgresLink
 from gateway.store.postgresql.migrations import MIGRATIONS
@@ -145,6 +146,22 @@ async def test_connections_that_the_server_ends_are_replaced(
     await asyncio.gather(*(has_token(store) for _ in range(10)))
     end_connections(empty_postgresql)
     await until(lambda: has_token(store))
+
+
+async def test_connection_that_ends_within_a_transaction_is_one_that_is_lost(
+    empty_postgresql: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened = PostgresLink(parse_postgres(empty_postgresql.url))
+
+    async def lose(db: Connection) -> None:
+        async with db.transaction():
+            end_connections(empty_postgresql)
+            await db.execute("SELECT 1")
+
+    with pytest.raises(StoreUnavailableError, match=r"\((08|57)"):
+        await opened.run(lose)
+    await opened.close()
+    assert "unexpectedly" not in caplog.text
 
 
 def end_connections(own_postgresql: PostgresServer) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.deadlines import until, within
 from support.jose_values import Certificate, make_certificate
 from support.running_gateway import StartGateway
 
@@ -22,8 +23,15 @@ SIZED = b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n"
 
 
 @contextlib.contextmanager
-def tls_upstream(certificate: Certificate, response: bytes, *, notifies: bool) -> Iterator[str]:
-    """Responds to each request, and ends the connection: with a close_notify, or without."""
+def tls_upstream(
+    certificate: Certificate,
+    response: bytes,
+    *,
+    notifies: bool,
+    is_gone: threading.Event | None = None,
+) -> Iterator[str]:
+    """Responds to each request, and ends the connection: with a close_notify, or without. It waits
+    for the same of the gateway; with `is_gone`, it sets that instead."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate.cert, certificate.key)
     listening = socket.create_server(("127.0.0.1", 0))
@@ -38,7 +46,14 @@ def tls_upstream(certificate: Certificate, response: bytes, *, notifies: bool) -
             with secured, contextlib.suppress(OSError):
                 secured.recv(65536)
                 secured.sendall(response)
-                if notifies:
+                if is_gone is not None:
+                    secured.settimeout(0)
+                    if notifies:
+                        with contextlib.suppress(ssl.SSLWantReadError):
+                            secured.unwrap()
+                    secured.close()
+                    is_gone.set()
+                elif notifies:
                     secured.unwrap()
                 else:
                     secured.shutdown(socket.SHUT_WR)
@@ -92,6 +107,41 @@ async def test_response_of_very_many_chunks_that_ends_with_its_connection_is_who
         assert "reason" not in (await gateway.logged(1))[0]
 
 
+def send_late(port: int) -> socket.socket:
+    """Send a request from a socket that takes little before it is read."""
+    late = socket.socket()
+    late.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    late.connect(("127.0.0.1", port))
+    late.sendall(GET)
+    late.setblocking(False)
+    return late
+
+
+async def count_body(late: socket.socket) -> int:
+    """Read to the end."""
+    count, loop = 0, asyncio.get_running_loop()
+    async with within():
+        while piece := await loop.sock_recv(late, 65536):
+            count += piece.count(b"Z")
+    late.close()
+    return count
+
+
+@pytest.mark.parametrize(("head", "notifies"), [(ENDLESS, True), (SIZED, True), (SIZED, False)])
+async def test_response_whose_upstream_is_gone_before_its_client_reads_is_whole(
+    start: StartGateway, tmp_path: Path, head: bytes, notifies: bool
+) -> None:
+    certificate, is_gone = make_certificate(tmp_path, "localhost"), threading.Event()
+    body = b"Z" * 3_500_000  # more than all buffers before the gateway's own
+    head = head.replace(b"200000", b"%d" % len(body))
+    with tls_upstream(certificate, head + body, notifies=notifies, is_gone=is_gone) as url:
+        gateway = await start(url, upstreams={"main": {"targets": [url], "tls": {"verify": False}}})
+        late = send_late(gateway.port)
+        await until(is_gone.is_set)
+        assert await count_body(late) == len(body)
+        assert "reason" not in (await gateway.logged(1))[0]
+
+
 @pytest.mark.parametrize("head", [ENDLESS, SIZED])
 async def test_client_that_reads_late_receives_all_of_a_response_that_came_with_its_end(
     start: StartGateway, tmp_path: Path, head: bytes
@@ -101,14 +151,4 @@ async def test_client_that_reads_late_receives_all_of_a_response_that_came_with_
     head = head.replace(b"200000", b"500000")
     with tls_upstream(certificate, head + body, notifies=True) as url:
         gateway = await start(url, upstreams={"main": {"targets": [url], "tls": {"verify": False}}})
-        late = socket.socket()
-        late.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        late.connect(("127.0.0.1", gateway.port))
-        late.sendall(GET)
-        late.setblocking(False)
-        count = 0
-        loop = asyncio.get_running_loop()
-        while piece := await loop.sock_recv(late, 4096):
-            count += piece.count(b"Z")
-        late.close()
-        assert count == len(body)
+        assert await count_body(send_late(gateway.port)) == len(body)

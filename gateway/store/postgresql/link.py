@@ -214,8 +214,12 @@ async def _borrowed(pool: asyncpg.Pool) -> AsyncIterator[Connection]:
         yield connection
     except (StoreError, asyncpg.PostgresError):
         raise
-    except BaseException:
-        connection.terminate()
+    except BaseException as error:
+        with contextlib.suppress(asyncpg.InterfaceError):  # it is closed, and the pool's again
+            connection.terminate()
+        if isinstance(error, asyncpg.InterfaceError) and error.__context__ is not None:
+            # It ended within a transaction, which can't be rolled back: the cause is what counts.
+            raise error.__context__ from None
         raise
     finally:
         await pool.release(connection)
