@@ -41,8 +41,8 @@ from gateway.downstream.h1_response import CONTINUE, ResponseWriter, render_swit
 from gateway.downstream.h2 import H2Connection
 from gateway.downstream.request import Peer, Request
 from gateway.downstream.stream import BodySink, ConnectionOwner, StreamOwner
-from gateway.downstream.turns import H2_WORK
-from gateway.http.deadline import Deadline
+from gateway.downstream.turns import H2_WORK, PIECE_BYTES
+from gateway.http.deadline import AT_ONCE_S, Deadline
 from gateway.http.errors import (
     BadRequestError,
     HeadTooLargeError,
@@ -57,12 +57,8 @@ from gateway.http.tls_transport import hold_in_socket
 
 MAX_BUFFERED_BYTES = 64 * 1024
 """What is kept of a client that sends ahead of its turn; then it has to wait."""
-PIECE_BYTES = 16 * 1024
-"""Of what a client sends ahead, as much is looked at for a next request at a time."""
 _NOTHING_YET = (b"", b"\r")
 """Of a head: it begins with the first byte that is not of an empty line."""
-_AT_ONCE_S = 0.001
-"""For `Deadline`, to which 0 means never."""
 LINGER_S = 5.0
 """How long what a client still sends is read, and thrown away, after a final response."""
 # The states, as drawn above. Numbers: to keep a method would make an object for each request.
@@ -90,7 +86,6 @@ class H1Connection(ResponseWriter):
         """`address` is the client's, where it is not that of the socket's peer."""
         super().__init__(server)
         self._loop = loop
-        # Per connection.
         self.peer = Peer(address)
         self.is_write_paused = False
         self._is_reading_paused = False
@@ -101,7 +96,6 @@ class H1Connection(ResponseWriter):
         self._tunnel: BodySink | None = None
         self._deadline = Deadline(loop, self._expire)
         self._heads = HeadReader(self.peer, self._limits)
-        # Per request.
         self.owner: StreamOwner | None = None
         self._body_due = 0.0
         """When more of the body must have come, on the loop's clock; 0 until it is waited for.
@@ -112,8 +106,7 @@ class H1Connection(ResponseWriter):
         return f"<H1Connection {state}>"
 
     def reconfigure(self) -> None:
-        """Apply the rules that the server has now. What was found out by the old ones is
-        found out again."""
+        """Apply the server's current rules, also to what was found out by the old ones."""
         old = self.peer
         self._limits = self._server.limits
         self.peer = self._server.identify(
@@ -461,7 +454,7 @@ class H1Connection(ResponseWriter):
         """Expect more of the body, `received` bytes having come."""
         now = self._loop.time()
         self._body_due = self._limits.body_due(now, self._body_due, received)
-        self._deadline.set(max(self._body_due - now, _AT_ONCE_S))
+        self._deadline.set(max(self._body_due - now, AT_ONCE_S))
 
     # Ends.
 
@@ -486,11 +479,6 @@ class H1Connection(ResponseWriter):
         self.resume_body()
         if not self.is_write_paused:  # else `resume_writing` does
             self._deadline.set(LINGER_S)
-
-    def _close_transport(self, transport: asyncio.Transport) -> None:
-        """Close when what was written has been sent, which a client must not hold up for ever."""
-        transport.close()
-        self._deadline.set(self._limits.body_timeout_s)
 
     def _expire(self) -> None:
         transport, sink = self.transport, self._sink

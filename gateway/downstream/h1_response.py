@@ -192,6 +192,11 @@ class ResponseWriter(ClientStream):
     def drain(self) -> None:
         """Nothing: the next response asks for it."""
 
+    def _close_transport(self, transport: asyncio.Transport) -> None:
+        """Close when what was written has been sent, which a client must not hold up for ever."""
+        transport.close()
+        self._deadline.set(self._limits.body_timeout_s)
+
     def reject(self) -> None:
         """Close it with a 503, no request having been read."""
         if self.transport is not None:

@@ -19,6 +19,8 @@ WORK_PER_TURN = 6.0
 """For those in line, and the same for what has just come: together less than a millisecond."""
 H2_WORK = 2.0
 """Of a connection that turns out to speak HTTP/2."""
+PIECE_BYTES = 16 * 1024
+"""Of what a client sends ahead, as much is looked at for a next request at a time."""
 MUCH_BYTES = 16 * 1024
 """Of a read that is thrown away: what comes next has to wait."""
 

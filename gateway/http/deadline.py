@@ -10,6 +10,9 @@ from __future__ import annotations
 from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable
 
+AT_ONCE_S = 0.001
+"""For `Deadline.set`, to which 0 means never."""
+
 
 class Deadline:
     """Calls `expire` once when the time set last has come."""

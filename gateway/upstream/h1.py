@@ -56,12 +56,7 @@ from gateway.upstream.h1_head import (
     render_request_head,
 )
 from gateway.upstream.settings import UpstreamTimeouts
-from gateway.upstream.stream import (
-    ResponseSink,
-    UpstreamRequestHead,
-    UpstreamStream,
-    closed_error,
-)
+from gateway.upstream.stream import ResponseSink, UpstreamRequestHead, UpstreamStream, closed_error
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 MAX_INTERIM_RESPONSES = 16

@@ -23,9 +23,9 @@ from support.wire import Wire, respond
 from fuzz.transport import Transport
 from gateway.addresses import Networks
 from gateway.downstream.connections import ConnectionManager
-from gateway.downstream.h1 import MAX_BUFFERED_BYTES, PIECE_BYTES
+from gateway.downstream.h1 import MAX_BUFFERED_BYTES
 from gateway.downstream.request import Request
-from gateway.downstream.turns import WORK_PER_TURN, Turns
+from gateway.downstream.turns import PIECE_BYTES, WORK_PER_TURN, Turns
 from gateway.metrics import Metrics
 
 STREAM = (

@@ -21,7 +21,6 @@ from support.deadlines import until, within
 from support.running_gateway import RunningGateway
 from support.wire import Wire
 
-from gateway.downstream.h1 import PIECE_BYTES
 from gateway.downstream.h2 import MAX_LINGER_BYTES
 from gateway.downstream.h2_intake import (
     BYTES_PER_REQUEST,
@@ -33,7 +32,7 @@ from gateway.downstream.h2_intake import (
 )
 from gateway.downstream.h2_limits import H2Settings
 from gateway.downstream.h2_stream import H2Stream
-from gateway.downstream.turns import H2_WORK, MUCH_BYTES, WORK_PER_TURN, Turns
+from gateway.downstream.turns import H2_WORK, MUCH_BYTES, PIECE_BYTES, WORK_PER_TURN, Turns
 from gateway.http.h2 import H2Error
 
 SETTINGS = H2Settings(100, 2**20, 2**24, 0, 100)
