@@ -80,6 +80,9 @@ if "bdist_wheel" in sys.argv and not os.environ.get("GATEWAY_PURE"):
     # The project's own configuration of mypy needs all dependencies at hand; a build does not.
     options = ["--config-file=", "--ignore-missing-imports", "--explicit-package-bases"]
     extensions = mypycify([*options, *HOT_PATH], opt_level="3")
+    for extension in extensions:
+        # One library holds all modules: what they call of each other is looked up in no table.
+        extension.extra_compile_args += ["-fvisibility=hidden", "-fno-plt"]
     from Cython.Build import cythonize
 
     codec = Extension(

@@ -21,6 +21,9 @@ REPLY = b"\0\0\0\0\x14" + b"r" * 20
 END_STREAM, END_HEADERS = 1, 4
 PER_READ = 10
 """Calls that come with one read of the client's socket, and responses with the upstream's."""
+TURNS_PER_READ = 4
+"""Of the event loop: a few calls begin in each, and what goes upstream is sent at the end
+of it."""
 CALLS = 1200
 CONSTANT: list[Field] = [
     (":method", "POST"), (":scheme", "http"), (":authority", "bench.example"),
@@ -87,7 +90,8 @@ class GrpcPath(HotPath):
         before = self._finished["POST", 200, "upstream"]
         for at in range(0, count, PER_READ):
             client.data_received(b"".join(requests[at : at + PER_READ]))
-            await asyncio.sleep(0)
+            for _ in range(TURNS_PER_READ):
+                await asyncio.sleep(0)
             upstream.data_received(b"".join(responses[at : at + PER_READ]))
             await asyncio.sleep(0)
         if self._finished["POST", 200, "upstream"] - before != count:

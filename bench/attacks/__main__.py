@@ -71,12 +71,12 @@ def kernel_memory() -> int:
     return 0
 
 
-def _wait_for_attack(attacker: subprocess.Popen[str]) -> None:
-    """Wait for the attacker to report that it has begun."""
-    if attacker.stdout is not None:
-        for line in attacker.stdout:
-            if json.loads(line)["done"]:
-                return
+def _wait_for_attack(attacker: subprocess.Popen[str]) -> str:
+    """Wait for the attacker to report that it has begun; returns that report."""
+    for line in attacker.stdout or ():
+        if json.loads(line)["done"]:
+            return line
+    return "{}"
 
 
 async def _measure(name: str, seconds: float, cpus: Cpus | None) -> Round:
@@ -97,7 +97,7 @@ async def _measure(name: str, seconds: float, cpus: Cpus | None) -> Round:
                 await asyncio.sleep(0.05)
 
         watching = asyncio.create_task(watch())
-        await asyncio.to_thread(_wait_for_attack, attacker)
+        begun = await asyncio.to_thread(_wait_for_attack, attacker)
         await asyncio.sleep(1)  # until all of its connections are there
         long = 10 if name == "attempts_at_the_cap" else 1
         found.beside_s = await honest.measure(seconds * long)
@@ -107,7 +107,7 @@ async def _measure(name: str, seconds: float, cpus: Cpus | None) -> Round:
         attacker.kill()
         out, _ = await asyncio.to_thread(attacker.communicate)
         # The last line may have been cut by the kill.
-        reported = json.loads(out.rpartition("\n")[0].rpartition("\n")[2] or "{}")
+        reported = json.loads(out.rpartition("\n")[0].rpartition("\n")[2] or begun)
         found.attempts = reported.get("done", 0)
         found.ended.update(reported.get("ended", {}))
         found.failures = honest.failures

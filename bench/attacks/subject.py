@@ -19,6 +19,8 @@ from bench.cores import Cpus, available_cpus
 from bench.processes import pinned
 from examples.ports import free_port
 
+START_TIMEOUT_S = 60.0
+"""Secrets are hashed at the lowest priority: on a busy core, that takes long."""
 CONFIG = """\
 listen:
   host: 127.0.0.1
@@ -102,7 +104,9 @@ async def attacked_gateway(
         )  # fmt: skip
         gateway = _start_gateway(path, cpus)
         try:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            async with httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{port}", timeout=START_TIMEOUT_S
+            ) as client:
                 token = await _get_token(client, f"http://127.0.0.1:{admin}/readyz")
             yield port, token, psutil.Process(gateway.pid)
         finally:

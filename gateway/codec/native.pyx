@@ -12,7 +12,7 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyBy
 from cpython.bytes cimport (
     PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
 )
-from cpython.dict cimport PyDict_Check, PyDict_GetItem, PyDict_SetItem
+from cpython.dict cimport PyDict_Check, PyDict_GetItemWithError, PyDict_SetItem
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_Check, PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
@@ -307,7 +307,7 @@ cdef inline bint _is_grpc(const char* value, Py_ssize_t n) noexcept nogil:
 
 cdef int _keep(dict fields, Name* name, const char* value, Py_ssize_t n) except -1:
     cdef object key = <object>name.key
-    cdef PyObject* found = PyDict_GetItem(fields, key)
+    cdef PyObject* found = PyDict_GetItemWithError(fields, key)
     if found == NULL:
         fields[key] = [PyBytes_FromStringAndSize(value, n)]
     else:
@@ -940,7 +940,7 @@ cdef class ResponseCodec(_FieldReader):
             phrase = at
             at = codec_skip_value(at, end)
             if at > phrase:
-                usual = PyDict_GetItem(self.phrases, status)
+                usual = PyDict_GetItemWithError(self.phrases, status)
                 if usual == NULL or PyBytes_GET_SIZE(<bytes>usual) != at - phrase:
                     return None
                 if memcmp(phrase, PyBytes_AS_STRING(<bytes>usual), at - phrase) != 0:
@@ -1299,7 +1299,7 @@ def count_request(requests, method, status, source):
     if not PyDict_Check(requests):
         return False
     key = (method if method in _COUNTED else "_OTHER", status, source)
-    found = PyDict_GetItem(requests, key)
+    found = PyDict_GetItemWithError(requests, key)
     PyDict_SetItem(requests, key, 1 if found == NULL else <object>found + 1)
     return True
 
@@ -1347,7 +1347,7 @@ def longest_prefix(dict table not None, path):
     cdef const char* text
     if not PyUnicode_CheckExact(path) or not PyUnicode_IS_COMPACT_ASCII(path):
         return None
-    found = PyDict_GetItem(table, path)
+    found = PyDict_GetItemWithError(table, path)
     if found != NULL:
         return <object>found
     n = PyUnicode_GET_LENGTH(path)
@@ -1360,7 +1360,7 @@ def longest_prefix(dict table not None, path):
         n -= 1
         while n > 0 and text[n] != c'/':
             n -= 1
-        found = PyDict_GetItem(table, _ascii(text, n if n else 1))
+        found = PyDict_GetItemWithError(table, _ascii(text, n if n else 1))
         if found != NULL:
             return <object>found
     return None

@@ -5,13 +5,13 @@ in the call that brought its last byte, and its response may be written in the s
 is made for a request that need not wait. Pipelined requests wait their turn in the buffer, and the
 client with them.
 
-`_receive` is the state: it takes the bytes that the socket brings.
+`_state` says who takes the bytes that the socket brings.
 
           ┌──────────────────────── release: keep-alive ───────────────────────┐
           ▼                                                                    │
   ──► HEAD ── whole head ──► LATER ── read_body ──► BODY ── last byte ──► LATER┤
           │                   │ │                    │                         │
-          │ unreadable,       │ └── upgrade ──► SINK.take ──────┐              │
+          │ unreadable,       │ └── upgrade ──► TUNNEL ─────────┐              │
           │ too slow          │                      │          │              │
           ▼                   ▼                      ▼          ▼              ▼
         LATER ────────────── release: no keep-alive, or body not taken ──► IGNORE
@@ -34,8 +34,7 @@ RFC 9112 sections 2.2 (parsing), 9.3 (pipelining), 9.6 (closing); RFC 9110 secti
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 from gateway.downstream.h1_head import HeadReader
 from gateway.downstream.h1_response import CONTINUE, ResponseWriter, render_switch_head
@@ -66,6 +65,12 @@ _AT_ONCE_S = 0.001
 """For `Deadline`, to which 0 means never."""
 LINGER_S = 5.0
 """How long what a client still sends is read, and thrown away, after a final response."""
+# The states, as drawn above. Numbers: to keep a method would make an object for each request.
+_HEAD: Final = 0
+_LATER: Final = 1
+_BODY: Final = 2
+_TUNNEL: Final = 3
+_IGNORE: Final = 4
 
 
 class H1Connection(ResponseWriter):
@@ -76,7 +81,7 @@ class H1Connection(ResponseWriter):
 
     __slots__ = (
         "_body_due", "_heads", "_is_broken", "_is_closing", "_is_reading_paused",
-        "_loop", "_receive", "is_write_paused", "owner", "peer",
+        "_loop", "_state", "_tunnel", "is_write_paused", "peer",
     )  # fmt: skip
 
     def __init__(
@@ -92,7 +97,8 @@ class H1Connection(ResponseWriter):
         self._is_closing = False
         self._is_broken = False
         """Whether the start of a next request cannot be found."""
-        self._receive: Callable[[bytes], None] = self._receive_head
+        self._state = _HEAD
+        self._tunnel: BodySink | None = None
         self._deadline = Deadline(loop, self._expire)
         self._heads = HeadReader(self.peer, self._limits)
         # Per request.
@@ -162,7 +168,7 @@ class H1Connection(ResponseWriter):
         self._keeps_alive = False
         self._write(render_switch_head(head, self.request.request_id))
         self._deadline.clear()
-        self._receive = sink.take
+        self._state, self._tunnel = _TUNNEL, sink
         self.resume_body()
         if self._is_half_closed:
             self.reset()
@@ -221,7 +227,7 @@ class H1Connection(ResponseWriter):
         data += self._behind
         self._behind = b""
         if is_known and not self._server.turns.begin(H2_WORK, self._read_on):
-            self._buffer, self._receive = data, self._receive_later
+            self._state, self._buffer = _LATER, data
             return
         self.resume_body()
         successor = H2Connection(self._server, self._loop, self.peer, settings)
@@ -238,7 +244,7 @@ class H1Connection(ResponseWriter):
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._deadline.close()
-        self._receive = self._discard
+        self._state, self._tunnel = _IGNORE, None
         self._server.lost(self)
         owner, sink = self.owner, self._sink
         self.request = self.owner = self._body = self._sink = None
@@ -248,12 +254,22 @@ class H1Connection(ResponseWriter):
             sink.body_failed(RequestTimeoutError("client_body", "The request body broke off."))
 
     def data_received(self, data: bytes) -> None:
-        self._receive(data)
+        state = self._state
+        if state == _HEAD:
+            self._read_head(self._buffer + data if self._buffer else data)
+        elif state == _LATER:
+            self._receive_later(data)
+        elif state == _BODY:
+            self._receive_body(data)
+        elif self._tunnel is not None:
+            self._tunnel.take(data)
+        else:
+            self._server.turns.discard(self.transport, data)
 
     def eof_received(self) -> bool:
         """Keep the connection for the response, where the client has sent a request and closed
         its side; not with TLS, whose transports end here. One that has left looks the same."""
-        is_kept = self._receive == self._receive_later and self.peer.scheme != "https"
+        is_kept = self._state == _LATER and self.peer.scheme != "https"
         if is_kept and self._limits.half_close_timeout_s:
             self._is_half_closed = True
             self._await_response()
@@ -283,9 +299,6 @@ class H1Connection(ResponseWriter):
 
     # Heads.
 
-    def _receive_head(self, data: bytes) -> None:
-        self._read_head(self._buffer + data if self._buffer else data)
-
     def _read_on(self) -> None:
         """Go on with what has come already; with nothing, the connection is idle."""
         if self.request is not None or self._is_closing or self.transport is None:
@@ -297,7 +310,7 @@ class H1Connection(ResponseWriter):
             self._read_head(data)
         else:
             self._rest()
-        if self._receive == self._receive_head:
+        if self._state == _HEAD:
             self.resume_body()
 
     def _read_head(self, data: bytes) -> None:
@@ -305,8 +318,7 @@ class H1Connection(ResponseWriter):
         turn."""
         if self.is_write_paused:
             # It asks for more than it takes: `resume_writing` goes on.
-            self._buffer = data
-            self._receive = self._receive_later
+            self._state, self._buffer = _LATER, data
             return
         # Of a head that comes in pieces, the whole is read once.
         if not self._buffer or b"\r\n\r\n" in data:
@@ -330,8 +342,7 @@ class H1Connection(ResponseWriter):
 
     def _rest(self) -> None:
         """Nothing of a next request has come."""
-        self._buffer = b""
-        self._receive = self._receive_head
+        self._state, self._buffer = _HEAD, b""
         self._deadline.set(self._limits.keepalive_timeout_s)
         if self._is_half_closed:
             self._close(lingers=False)
@@ -341,13 +352,11 @@ class H1Connection(ResponseWriter):
         if data in _NOTHING_YET:  # empty lines are let pass, but they win no time
             if not self._deadline.is_set:
                 self._rest()
-            self._receive = self._receive_head
-            self._buffer = data
+            self._state, self._buffer = _HEAD, data
             return
         if self._buffer in _NOTHING_YET:
             self._deadline.set(self._limits.head_timeout_s)
-        self._receive = self._receive_head
-        self._buffer = data
+        self._state, self._buffer = _HEAD, data
         if len(data) > self._limits.head_bytes:
             error = HeadTooLargeError("head_too_large", "The request head is too large.")
             self._refuse(error, data.partition(b"\r\n")[0])
@@ -379,18 +388,14 @@ class H1Connection(ResponseWriter):
             self._await_response()
         self.request = request
         fields = request.head
-        if request.is_http_10:
-            self._keeps_alive = fields.keeps_alive and not fields.closes
-        else:
-            self._keeps_alive = not fields.closes
+        self._keeps_alive = not fields.closes and (fields.keeps_alive or not request.is_http_10)
         if fields.has_body:
             self._body = ChunkedBody() if fields.is_chunked else SizedBody(fields.length)
-        self._receive = self._receive_later
+        self._state = _LATER
         self._server.handle(self, request)
 
     def _reject_unreadable(self, request: Request) -> None:
-        self._keeps_alive = False
-        self._is_broken = True
+        self._keeps_alive, self._is_broken = False, True
         self.request = request
         self._server.handle(self, request)
 
@@ -413,7 +418,7 @@ class H1Connection(ResponseWriter):
         body, sink = self._body, self._sink
         if body is None or sink is None:
             return
-        self._receive = self._receive_body
+        self._state = _BODY
         try:
             piece = body.feed(data) if data or body.has_more else data
         except BodyFramingError:
@@ -431,8 +436,7 @@ class H1Connection(ResponseWriter):
             self._deadline.clear()
             if self._is_half_closed:
                 self._await_response()
-            self._receive = self._receive_later
-            self._buffer = body.rest
+            self._state, self._buffer = _LATER, body.rest
             sink.end_of_body(trailers_of(body))
         elif self._is_half_closed and not body.has_more:
             self._sink = None
@@ -470,7 +474,7 @@ class H1Connection(ResponseWriter):
         """
         transport = self.transport
         self._is_closing = True
-        self._receive = self._discard
+        self._state, self._tunnel = _IGNORE, None
         if transport is None:
             return
         lingers = bool(self._take_buffer()) or lingers
@@ -482,9 +486,6 @@ class H1Connection(ResponseWriter):
         self.resume_body()
         if not self.is_write_paused:  # else `resume_writing` does
             self._deadline.set(LINGER_S)
-
-    def _discard(self, data: bytes) -> None:
-        self._server.turns.discard(self.transport, data)
 
     def _close_transport(self, transport: asyncio.Transport) -> None:
         """Close when what was written has been sent, which a client must not hold up for ever."""

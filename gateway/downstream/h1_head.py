@@ -14,6 +14,8 @@ from gateway.http.errors import HeadTooLargeError, ProblemError
 from gateway.http.fields import Field
 from gateway.http.request_head import (
     RequestHead,
+    head_of,
+    line_of,
     parse_request_head,
     parse_request_line,
     read_request,
@@ -26,8 +28,8 @@ class HeadReader:
     request: the last head is kept, with all that was found out about it."""
 
     __slots__ = (
-        "_head_bytes", "_kept_lines", "_known", "_line", "_max_fields", "_parsed_line", "_peer",
-        "end",
+        "_block", "_head", "_head_bytes", "_kept_lines", "_line", "_max_fields", "_parsed_line",
+        "_peer", "end",
     )  # fmt: skip
 
     def __init__(self, peer: Peer, limits: ClientLimits) -> None:
@@ -35,7 +37,9 @@ class HeadReader:
         self._head_bytes = limits.head_bytes
         self._max_fields = limits.headers
         self._kept_lines: dict[bytes, Field] = {}
-        self._known = (b"", NO_HEAD)
+        self._block = b""
+        """The fields that were read last, and what they say."""
+        self._head = NO_HEAD
         self._line = NO_LINE
         """The last one that the codec read."""
         self._parsed_line = (b"", NO_LINE)
@@ -46,34 +50,35 @@ class HeadReader:
     @property
     def is_unused(self) -> bool:
         """Whether no head with fields was read yet."""
-        return self._known[1] is NO_HEAD
+        return self._head is NO_HEAD
 
     def try_read(self, data: bytes) -> Request | None:
         """Read the head that `data` begins with by the codec, and set `end`; None where Python has
         to read it, or more has to come."""
-        known = self._known
         read = read_request(
-            data, self._line, known, max_fields=self._max_fields, max_bytes=self._head_bytes
+            data, self._line, self._block, max_fields=self._max_fields, max_bytes=self._head_bytes
         )
         if read is None:
             return None
-        self._line, found, self.end = read
-        if found is not known:
-            self._keep(found)
-        return Request(self._line, found[1], self._peer)
+        line, fields, self.end = read
+        if line is not None:
+            self._line = line_of(line)
+        if fields is not None:
+            self._keep(fields[0], head_of(fields))
+        return Request(self._line, self._head, self._peer)
 
     def read(self, head: bytes) -> Request:
         """Read a head in Python, without the empty line that ends it. Raises `ProblemError`."""
         if len(head) > self._head_bytes:
             raise HeadTooLargeError("head_too_large", "The request head is too large.")
         first, _, block = head.partition(b"\r\n")
-        if block != self._known[0]:
+        if block != self._block:
             parsed = parse_request_head(block, max_fields=self._max_fields, kept=self._kept_lines)
-            self._keep((block, parsed))
+            self._keep(block, parsed)
         line = self._parsed_line
         if first != line[0]:
             self._parsed_line = line = first, parse_request_line(first)
-        return Request(line[1], self._known[1], self._peer)
+        return Request(line[1], self._head, self._peer)
 
     def reject(self, error: ProblemError, line: bytes) -> Request:
         """A request that can't be read; `line` is its first line, as far as it came."""
@@ -82,8 +87,8 @@ class HeadReader:
             read = read_request_line(line)
         return Request(read, NO_HEAD, self._peer, error)
 
-    def _keep(self, known: tuple[bytes, RequestHead]) -> None:
+    def _keep(self, block: bytes, head: RequestHead) -> None:
         if certificate := self._peer.certificate_header:
             # The upstream may believe this field, too.
-            known[1].drop_spellings(certificate, keeps_exact=self._peer.is_trusted)
-        self._known = known
+            head.drop_spellings(certificate, keeps_exact=self._peer.is_trusted)
+        self._block, self._head = block, head

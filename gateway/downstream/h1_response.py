@@ -11,9 +11,10 @@ import contextlib
 import os
 import socket
 import struct
+from typing import Final
 
 from gateway.downstream.request import Request
-from gateway.downstream.stream import BodySink, ConnectionOwner
+from gateway.downstream.stream import BodySink, ClientStream, ConnectionOwner
 from gateway.http.deadline import Deadline
 from gateway.http.errors import REASON_PHRASES
 from gateway.http.fields import Trailers
@@ -32,10 +33,9 @@ OVERLOADED = (
     b"Retry-After: 1\r\nConnection: close\r\n\r\n"
 )
 """For connections above a limit, whose requests are not read."""
-
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER: close with a reset."""
-_STATUS_LINES = {
+_STATUS_LINES: Final = {
     status: b"HTTP/1.1 %d %b\r\n" % (status, REASON_PHRASES.get(status, "").encode())
     for status in range(100, 600)
 }
@@ -51,7 +51,7 @@ def render_head(
     elif is_http_10:
         framing += b"Connection: keep-alive\r\n"
     first_lines = head.first_lines or _STATUS_LINES[head.status]
-    return b"".join((first_lines, head.lines, framing, b"X-Request-Id: ", request_id, b"\r\n\r\n"))
+    return b"%b%b%bX-Request-Id: %b\r\n\r\n" % (first_lines, head.lines, framing, request_id)
 
 
 def render_interim_head(head: ResponseHead) -> bytes:
@@ -69,7 +69,7 @@ def render_switch_head(head: ResponseHead, request_id: bytes) -> bytes:
     )
 
 
-class ResponseWriter:
+class ResponseWriter(ClientStream):
     """Writes the response to the request in flight on a connection: one half of it."""
 
     _deadline: Deadline

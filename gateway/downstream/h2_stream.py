@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 from gateway.downstream.h2_head import malformed, response_fields
 from gateway.downstream.request import Request
-from gateway.downstream.stream import BodySink, ClientLimits, StreamOwner
+from gateway.downstream.stream import BodySink, ClientLimits, ClientStream, StreamOwner
 from gateway.http.deadline import Deadline
 from gateway.http.errors import RequestTimeoutError
 from gateway.http.fields import Trailers
@@ -135,14 +135,14 @@ class H2Channel:
             self.schedule()
 
 
-class H2Stream:
-    """One request (`ClientStream`)."""
+class H2Stream(ClientStream):
+    """One request."""
 
     __slots__ = (
         "_body_due", "_channel", "_engine", "_head", "_is_body_complete", "_is_paused",
         "_is_reset", "_is_responded", "_kept", "_owed", "_piece", "_sink", "_trailers",
         "_write_deadline", "body_expires_at", "id", "is_closed", "is_released",
-        "is_reset_by_client", "is_write_paused", "owner", "request",
+        "is_reset_by_client", "is_write_paused", "request",
     )  # fmt: skip
 
     def __init__(

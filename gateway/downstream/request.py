@@ -19,9 +19,10 @@ from gateway.oauth.binding.certificates import read_certificate_header
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
 _TRACE_ID = re.compile(rb"(?!0{32})[0-9a-f]{32}")
-NO_HEAD = RequestHead(b"", {}, b"")
-NO_LINE = RequestLine("-", RequestTarget("", ""), is_http_10=False, onward=b"")
+NO_HEAD: Final = RequestHead(b"", {}, b"")
+NO_LINE: Final = RequestLine("-", RequestTarget("", ""), is_http_10=False, onward=b"")
 NO_NETWORKS = Networks()
+_new_id: Final = new_id  # compiled, a name that is imported is looked up for each request
 MAX_QUERY_PARAMETERS = 1000
 """Parameters of a query that conditions are matched against."""
 
@@ -102,7 +103,7 @@ class Request:
         if checked_by is None:
             host = head.host
             # It only has to be unique, not secret, so it costs no system call.
-            request_id = trace_id = new_id() or b"%032x" % getrandbits(128)
+            request_id = trace_id = _new_id() or b"%032x" % getrandbits(128)
             if peer.is_trusted:
                 origin = _origin(head, peer)
                 client, scheme = origin.address, origin.scheme or scheme

@@ -49,55 +49,68 @@ class StreamOwner(Protocol):
         """The client went away; nothing can be sent any more."""
 
 
-class ClientStream(Protocol):
-    """One request of a client.
+class ClientStream:
+    """One request of a client. A class, not a protocol, so that calls of it are compiled.
 
     Its response is `respond`, with the whole body; or `respond` without one, then `send` and
     `flush` as often as pieces come, then `end`. Until the first `flush`, nothing was sent, and
     another `respond` takes the place of the first. `release` comes last, in every case.
     """
 
+    __slots__ = ("owner",)
+
     owner: StreamOwner | None
 
+    @abstractmethod
     def read_body(self, sink: BodySink) -> None:
         """Give the body of the request to `sink`, from its first byte on. A client that waits
         for it receives 100 (RFC 9110 section 15.2.1)."""
 
+    @abstractmethod
     def pause_body(self) -> None:
         """Take no more of the body from the client until `resume_body`."""
 
+    @abstractmethod
     def resume_body(self) -> None:
         """Take the body again."""
 
+    @abstractmethod
     def inform(self, head: ResponseHead) -> None:
         """Send an interim response (1xx) other than 100 and 101."""
 
+    @abstractmethod
     def respond(self, head: ResponseHead, body: bytes | None, *, closes: bool = False) -> None:
         """Send a response, whole; or its head only, where `body` is None. With `closes`, the
         connection can't be used afterwards."""
 
+    @abstractmethod
     def send(self, piece: bytes) -> None:
         """Send a piece of the body with the next `flush`, or `end`."""
 
+    @abstractmethod
     def flush(self) -> None:
         """Send what was not sent yet, in one write."""
 
+    @abstractmethod
     def end(self, trailers: Trailers = ()) -> None:
         """The body of the response is complete. A client that can't take trailers does not
         receive them (RFC 9110 section 6.5.1)."""
 
+    @abstractmethod
     def reset(self) -> None:
         """Break the response off, so that it can't be taken for a whole one."""
 
+    @abstractmethod
     def upgrade(self, head: ResponseHead, sink: BodySink) -> None:
         """Switch protocols: give what comes from now on, or has come, to `sink`, and send what
         is sent as it is."""
 
+    @abstractmethod
     def release(self) -> None:
         """The exchange is over and accounted for: the connection may serve another one."""
 
 
-class DiscardingStream:
+class DiscardingStream(ClientStream):
     """A stream whose client does not exist: it takes every response and sends none."""
 
     owner: StreamOwner | None = None

@@ -95,7 +95,10 @@ class _RequestLines(KnownLines):
 
 _CODEC = RequestCodec(SPECIAL)
 # The flags of its records.
-_CLOSES, _KEEPS_ALIVE, _IS_CHUNKED, _IS_GRPC = 1, 2, 4, 8
+_CLOSES: Final = 1
+_KEEPS_ALIVE: Final = 2
+_IS_CHUNKED: Final = 4
+_IS_GRPC: Final = 8
 
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _KNOWN_LINES = _RequestLines()
@@ -290,26 +293,15 @@ def can_become_a_head(data: bytes) -> bool:
 
 
 def read_request(
-    data: bytes,
-    line: RequestLine,
-    known: tuple[bytes, RequestHead],
-    *,
-    max_fields: int,
-    max_bytes: int,
-) -> tuple[RequestLine, tuple[bytes, RequestHead], int] | None:
-    """Read the head that `data` begins with by the codec: its line, the block of its fields with
-    what they say, and where it ends, its empty line included. `line` and `known` are of a head that
-    it read before, and returned for the same ones. None where Python has to read it, or more has
-    to come."""
+    data: bytes, line: RequestLine, known: bytes, *, max_fields: int, max_bytes: int
+) -> tuple[LineRecord | None, HeadRecord | None, int] | None:
+    """Read the head that `data` begins with by the codec: its line, its fields, and where it ends,
+    its empty line included. `line` and `known`, a block of fields, are of a head that it read
+    before; of what is the same again, the record is None. None for all where Python has to read
+    it, or more has to come."""
     # The line of HTTP/1.0 goes on as that of HTTP/1.1, which is another one.
     known_line = b"" if line.is_http_10 else line.onward
-    record = _CODEC.read(data, known_line, known[0], max_fields, max_bytes)
-    if record is None:
-        return None
-    first, fields, end = record
-    if first is not None:
-        line = line_of(first)
-    return line, known if fields is None else (fields[0], head_of(fields)), end
+    return _CODEC.read(data, known_line, known, max_fields, max_bytes)
 
 
 def read_request_fields(

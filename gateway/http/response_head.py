@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from email.utils import formatdate
 from functools import lru_cache
+from typing import Final
 
 from gateway.codec import ResponseCodec
 from gateway.codec.records import ResponseRecord
@@ -34,8 +35,8 @@ from gateway.http.fields import (
     without_fields,
 )
 
-NO_CONTENT = 204
-BODILESS = frozenset({NO_CONTENT, 304})
+NO_CONTENT: Final = 204
+BODILESS: Final = frozenset({NO_CONTENT, 304})
 """Final statuses whose responses have no body (RFC 9110 section 6.4.1)."""
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-5][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
@@ -62,7 +63,9 @@ CODEC_NAMES = (HOP_BY_HOP | _DROPPED) - _READ, frozenset({*_WHOLE_HOST, b"upgrad
 usual reason phrases."""
 _CODEC = ResponseCodec(*CODEC_NAMES)
 # The flags of its records.
-_KEEPS_ALIVE, _IS_CHUNKED, _HAS_DATE = 2, 4, 16
+_KEEPS_ALIVE: Final = 2
+_IS_CHUNKED: Final = 4
+_HAS_DATE: Final = 16
 
 
 class _ResponseLines(KnownLines):
@@ -179,16 +182,12 @@ def read_response_head(block: bytes) -> ResponseHead:
 
 
 def try_read_response(
-    data: bytes, known: tuple[bytes, ResponseHead], *, max_bytes: int
-) -> tuple[tuple[bytes, ResponseHead], int] | None:
-    """Read the head that `data` begins with by the codec: its bytes and what they say, which is
-    `known` where they are the same again, and where it ends, but for its empty line. None where
-    Python has to read it, or more has to come."""
-    read = _CODEC.read(data, known[0], max_bytes)
-    if read is None:
-        return None
-    record, end = read
-    return known if record is None else (data[:end], response_of(record)), end
+    data: bytes, known: bytes, *, max_bytes: int
+) -> tuple[ResponseRecord | None, int] | None:
+    """Read the head that `data` begins with by the codec: what it says, None where that is `known`,
+    the bytes of a head that was read before; and where it ends, but for its empty line. None for
+    all where Python has to read it, or more has to come."""
+    return _CODEC.read(data, known, max_bytes)
 
 
 def response_of(record: ResponseRecord) -> ResponseHead:

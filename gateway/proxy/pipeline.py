@@ -231,6 +231,11 @@ def build_pipeline(
         respond_directly,
         ForwardStage(log.clock, pipeline.end, validator).forward,
     )
-    # Where there is no MCP server, no request pays for the look at it.
-    pipeline.stages = tuple(stage for stage in stages if stage is not inspect or router.uses_mcp)
+    # What no route has, no request pays for the look at it.
+    skipped: set[Stage] = set()
+    if not router.uses_mcp:
+        skipped.add(inspect)
+    if not router.uses_responders:
+        skipped.add(respond_directly)
+    pipeline.stages = tuple(stage for stage in stages if stage not in skipped)
     return pipeline

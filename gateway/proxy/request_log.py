@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from random import random
+from typing import Final
 
 from gateway.access_log import FLUSH_BYTES, AccessLog, AccessRecord, Timestamps
 from gateway.codec import IS_NATIVE, write_access_line
@@ -14,6 +15,9 @@ from gateway.metrics import Clock, Histogram, Metrics
 from gateway.proxy.context import RequestContext
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.tracing import Tracing
+
+_FLUSH_BYTES: Final = FLUSH_BYTES
+_write_access_line: Final = write_access_line  # as in `downstream.request`
 
 
 class RequestLog:
@@ -36,6 +40,7 @@ class RequestLog:
         self._clients = metrics.data_plane.clients
         self._access_log = access_log
         self._timestamps = timestamps or Timestamps()
+        self._wall_clock = self._timestamps.clock
         self._none = self._counts.route("_none")
         self._provider = self._counts.route("_provider")
         self._tracing = tracing
@@ -131,9 +136,9 @@ class RequestLog:
         if (
             lines is not None
             and not context.key_id
-            and write_access_line(
+            and _write_access_line(
                 lines,
-                self._timestamps.clock(),
+                self._wall_clock(),
                 request.client,
                 request.method,
                 request.target.path,
@@ -152,7 +157,7 @@ class RequestLog:
                 "" if request.peer.protocol == "HTTP/1.1" else request.protocol,
             )
         ):
-            if len(lines) >= FLUSH_BYTES:
+            if len(lines) >= _FLUSH_BYTES:
                 self._access_log.flush()
             return
         record = AccessRecord(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from gateway.codec import longest_prefix
 from gateway.http.errors import BadRequestError, MethodNotAllowedError, NoRouteError
@@ -31,6 +31,7 @@ from gateway.proxy.traffic_split import Split
 from gateway.rate_limit import RateLimit
 from gateway.upstream.upstream import Upstream
 
+_longest_prefix: Final = longest_prefix  # as in `downstream.request`
 Auth = Literal["required", "none", "optional"]
 
 
@@ -176,9 +177,9 @@ def _not_allowed(methods: Iterable[str]) -> MethodNotAllowedError:
     )
 
 
-_LONG_HOST = 255
+_LONG_HOST: Final = 255
 """More characters than any name has; clients can send them all the same."""
-_SHORT_PATH = 64
+_SHORT_PATH: Final = 64
 """Characters of a path that need not be cut before its prefixes are looked up."""
 
 
@@ -202,7 +203,7 @@ class _Paths:
     def find(self, path: str) -> _Entry | None:
         if found := self._exact.get(path):
             return found
-        if found := longest_prefix(self._prefix, path):
+        if found := _longest_prefix(self._prefix, path):
             return found
         prefix = path
         if len(path) > _SHORT_PATH:
@@ -233,6 +234,7 @@ class Router:
         self.uses_hosts = bool(self._hosts or self._wildcards)
         self.uses_credentials = any(route.credentials is not None for route in self.routes)
         self.uses_mcp = any(route.mcp is not None for route in self.routes)
+        self.uses_responders = any(route.responder is not None for route in self.routes)
         self._labels = max((suffix.count(".") for suffix in self._wildcards), default=0)
         """Of the longest wildcard."""
 

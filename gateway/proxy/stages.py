@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from typing import Final
 
 from gateway.codec import digest_bearer
 from gateway.downstream.body_reader import WholeBody
@@ -28,6 +29,7 @@ from gateway.oauth.access import CachedToken
 from gateway.oauth.bearer import read_bearer
 from gateway.oauth.binding.dpop import read_dpop
 from gateway.oauth.endpoints import EndpointRequest, ProviderEndpoints, error_response
+from gateway.oauth.endpoints.paths import ProviderPaths
 from gateway.oauth.errors import BearerError, MissingTokenError, TooLargeError
 from gateway.oauth.models import StoreUnavailableError
 from gateway.oauth.token_cache import TokenCache
@@ -50,6 +52,7 @@ Stage = Callable[[RequestContext], DirectResponse | Waiting | None]
 Done = Callable[[Exchange[RequestContext], ProblemError | None], None]
 """Called when the upstream is done with a request, well or not."""
 
+_digest_bearer: Final = digest_bearer  # as in `downstream.request`
 
 _OPTIONS = DirectResponse(
     204, "", (("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),), b""
@@ -67,11 +70,12 @@ class ProviderStage:
 
     def __init__(self, endpoints: ProviderEndpoints, *, body_timeout_s: float) -> None:
         self._endpoints = endpoints
+        self._known: ProviderPaths = endpoints.known_paths
         self._body_timeout_s = body_timeout_s
 
     def provider(self, context: RequestContext) -> Waiting | None:
         """Let the provider respond, if the path is one of its own."""
-        target, known = context.request.target, self._endpoints.known_paths
+        target, known = context.request.target, self._known
         path = target.path
         if target.has_escaped_slash:
             # An upstream that decodes could take it for a path that is not its own.
@@ -191,9 +195,9 @@ class TokenStages:
         if last is not None and value == last[0] and self._validator.is_fresh(last[1]):
             context.token = last[1]
             return None
-        digest = digest_bearer(value)
+        digest = _digest_bearer(value)
         if digest is not None and (token := self._validator.cached_digest(digest)):
-            _keep_token(context, token)
+            _keep_token(context, token, value)
             return None
         bearer = self._read_bearer(context, route)
         if bearer is None:
@@ -203,9 +207,9 @@ class TokenStages:
             and not context.is_dpop
             and (token := self._validator.cached(bearer)) is not None
         ):
-            _keep_token(context, token)
+            _keep_token(context, token, value)
             return None
-        return self._look_up(context, bearer)
+        return self._look_up(context, bearer, value)
 
     def _read_bearer(self, context: RequestContext, route: Route) -> str | None:
         """The bearer token; None where there is none and none is needed."""
@@ -224,7 +228,7 @@ class TokenStages:
             self._decisions[error.reason] += 1
             raise
 
-    async def _look_up(self, context: RequestContext, bearer: str) -> None:
+    async def _look_up(self, context: RequestContext, bearer: str, value: bytes) -> None:
         """Read the token from the store. Raises `StoreDownError` where that, or the issuer of the
         token, is unavailable."""
         try:
@@ -239,7 +243,7 @@ class TokenStages:
             # Never kept with the connection: each request must prove itself.
             context.token = token
         else:
-            _keep_token(context, token)
+            _keep_token(context, token, value)
 
     def authorize(self, context: RequestContext) -> Waiting | None:
         """Check that the token may use the route, on every hit of the cache: expiry, scopes,
@@ -437,10 +441,10 @@ def _filter_trailers(context: RequestContext, route: Route) -> None:
         )
 
 
-def _keep_token(context: RequestContext, token: CachedToken) -> None:
+def _keep_token(context: RequestContext, token: CachedToken, value: bytes) -> None:
+    """Keep a token with the connection, by the value of Authorization."""
     context.token = token
-    request = context.request
-    request.peer.bearer = request.head.one(b"authorization"), token
+    context.request.peer.bearer = value, token
 
 
 def _apply_quota(context: RequestContext, quota: Quota) -> None:

@@ -56,7 +56,12 @@ from gateway.upstream.h1_head import (
     render_request_head,
 )
 from gateway.upstream.settings import UpstreamTimeouts
-from gateway.upstream.stream import ResponseSink, UpstreamRequestHead, closed_error
+from gateway.upstream.stream import (
+    ResponseSink,
+    UpstreamRequestHead,
+    UpstreamStream,
+    closed_error,
+)
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 MAX_INTERIM_RESPONSES = 16
@@ -64,8 +69,8 @@ MAX_REST_BYTES = 1024 * 1024
 """What is read of a response after the connection broke: more than a socket holds by default."""
 
 
-class UpstreamConnection:
-    """A pooled connection, and the stream of the exchange in progress (`UpstreamStream`).
+class UpstreamConnection(UpstreamStream):
+    """A pooled connection, and the stream of the exchange in progress.
     Between exchanges it is idle and must stay silent. An `asyncio.Protocol` by its methods, as
     `H1Connection` is."""
 
@@ -74,7 +79,7 @@ class UpstreamConnection:
         "_is_chunked", "_is_request_sent", "_is_response_to_head", "_is_tls", "_is_turn_due",
         "_keepalive_s", "_keeps_alive", "_longest_idle_s", "_may_pause", "_on_lost", "_on_released",
         "_response_head_s", "_sink", "_spare", "_timeouts", "_tunnel", "_unsent", "_waits_for_head",
-        "exchange_count", "is_reading_paused", "is_write_paused", "transport",
+        "exchange_count", "is_reading_paused", "transport",
     )  # fmt: skip
 
     def __init__(

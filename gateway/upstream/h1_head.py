@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from gateway.http.errors import UpstreamProtocolError
-from gateway.http.response_head import ResponseHead, parse_response_head, try_read_response
+from gateway.http.response_head import (
+    ResponseHead,
+    parse_response_head,
+    response_of,
+    try_read_response,
+)
 from gateway.upstream.stream import UpstreamRequestHead
 
-MAX_RESPONSE_HEAD_BYTES = 64 * 1024
-_NO_RESPONSE = ResponseHead(0, b"")
+MAX_RESPONSE_HEAD_BYTES: Final = 64 * 1024
+_NO_RESPONSE: Final = ResponseHead(0, b"")
 
 
 class ResponseHeadReader:
     """Reads the heads of responses on one connection. Those to the same request mostly begin with
     the same bytes: the last head is kept."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_block", "head")
 
     def __init__(self) -> None:
-        self._known = (b"", _NO_RESPONSE)
-
-    @property
-    def head(self) -> ResponseHead:
+        self._block = b""
+        self.head = _NO_RESPONSE
         """The head that was read last."""
-        return self._known[1]
 
     def read(self, data: bytes) -> int:
         """Read the head that `data` begins with, and return where its empty line ends; -1 where
         more of it has to come. Raises `UpstreamProtocolError`."""
-        known = self._known
-        read = try_read_response(data, known, max_bytes=MAX_RESPONSE_HEAD_BYTES)
+        read = try_read_response(data, self._block, max_bytes=MAX_RESPONSE_HEAD_BYTES)
         if read is not None:
-            self._known, end = read
+            record, end = read
+            if record is not None:
+                self._block, self.head = data[:end], response_of(record)
             return end + 4
         end = data.find(b"\r\n\r\n")
         if end < 0:
@@ -38,8 +43,9 @@ class ResponseHeadReader:
         if end > MAX_RESPONSE_HEAD_BYTES:
             raise UpstreamProtocolError("upstream_protocol", "The response's head is too large.")
         block = data[:end]
-        if known[0] != block or known[1] is _NO_RESPONSE:
-            self._known = block, parse_response_head(block)
+        if self._block != block or self.head is _NO_RESPONSE:
+            self.head = parse_response_head(block)
+            self._block = block
         return end + 4
 
 
@@ -56,6 +62,4 @@ def render_request_head(head: UpstreamRequestHead) -> bytes:
         framing += b"Connection: close\r\n"
     elif head.takes_trailers:
         framing += b"TE: trailers\r\nConnection: TE\r\n"
-    return b"".join(
-        (head.request_line, b"Host: ", head.authority, b"\r\n", framing, head.lines, b"\r\n")
-    )
+    return b"%bHost: %b\r\n%b%b\r\n" % (head.request_line, head.authority, framing, head.lines)

@@ -26,6 +26,7 @@ from gateway.upstream.stream import (
     SentBody,
     UnprocessedError,
     UpstreamRequestHead,
+    UpstreamStream,
 )
 
 MAX_KEPT_BYTES = 64 * 1024
@@ -96,14 +97,13 @@ class StreamCarrier:
         without a word, so that no other request should wait for it."""
 
 
-class MultiplexedStream:
-    """One request and its response on a shared connection (`UpstreamStream`)."""
+class MultiplexedStream(UpstreamStream):
+    """One request and its response on a shared connection."""
 
     __slots__ = (
         "_connection", "_has_head", "_held", "_interim_count", "_is_ended", "_is_first",
         "_is_reading_paused", "_is_request_sent", "_is_whole", "_kept", "_may_pause", "_piece",
-        "_sent", "_sent_at", "_sink", "due", "is_reset", "is_touched", "is_write_paused",
-        "stream_id",
+        "_sent", "_sent_at", "_sink", "due", "is_reset", "is_touched", "stream_id",
     )  # fmt: skip
 
     def __init__(self, connection: StreamCarrier, sink: ResponseSink) -> None:

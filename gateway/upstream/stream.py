@@ -8,7 +8,7 @@ The seam between an exchange and the protocols of upstreams. A pool opens a stre
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from abc import abstractmethod
 
 from gateway.http.errors import UpstreamClosedError, UpstreamError, UpstreamSilentError
 from gateway.http.fields import Field, Trailers, parse_field
@@ -211,52 +211,67 @@ class StatusSink(SmallResponse):
         self.end()
 
 
-class UpstreamStream(Protocol):
-    """Carries one request to an upstream. Every call is made by the exchange that it serves."""
+class UpstreamStream:
+    """Carries one request to an upstream. Every call is made by the exchange that it serves.
+    A class, not a protocol, so that calls of it are compiled."""
+
+    __slots__ = ("is_write_paused",)
+
+    is_write_paused: bool
+    """Whether to send no more of the body until the sink is `writable`."""
 
     @property
-    def is_write_paused(self) -> bool:
-        """Whether to send no more of the body until the sink is `writable`."""
-
-    @property
+    @abstractmethod
     def is_replayable(self) -> bool:
         """Whether a connection that was lost before any response may have been stale: a reused
         one, whose close and our request can have crossed on the wire."""
 
+    @abstractmethod
     def send_request(self, head: UpstreamRequestHead, *, ends: bool) -> None:
         """Send the head; where a body follows (not `ends`), with the first piece of it, or
         with `flush`: nothing is sent of a request whose body is broken from its start."""
 
+    @abstractmethod
     def flush(self) -> None:
         """Send what was kept until now."""
 
+    @abstractmethod
     def send_body(self, piece: bytes) -> None:
         """Send a piece of the body; not empty."""
 
+    @abstractmethod
     def end_body(self, trailers: Trailers = ()) -> None:
         """Finish the request."""
 
+    @abstractmethod
     def pause_reading(self) -> None:
         """Take no more of the response until `resume_reading`."""
 
+    @abstractmethod
     def resume_reading(self) -> None:
         """Take the rest of the response."""
 
+    @abstractmethod
     def allow_pauses(self) -> None:
         """Wait for the rest of the response as long as it takes."""
 
+    @abstractmethod
     def release(self) -> None:
         """Return to the pool, after the response is complete."""
 
+    @abstractmethod
     def cancel(self) -> None:
         """Give the request up at once. The sink receives nothing more."""
 
+    @abstractmethod
     def upgrade(self, sink: ResponseSink) -> None:
         """Hand every byte to `sink.body` from now on (after a 101), until `end`."""
 
+    @abstractmethod
     def send_raw(self, data: bytes) -> None:
         """Send bytes of the new protocol, after `upgrade`."""
 
+    @abstractmethod
     def close(self) -> None:
         """End a tunnel when what was written has been sent."""
 

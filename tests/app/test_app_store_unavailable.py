@@ -10,10 +10,11 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
-from support.deadlines import scaled, until, within
+from support.deadlines import duration, scaled, until, within
 from support.processes.redis import (
     RedisCluster,
     RedisServer,
@@ -53,6 +54,12 @@ async def request_token(gateway: RunningGateway) -> int:
 def impatience_with_stores(patience_with_stores: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in production: these tests wait for what times out."""
     set_store_timeouts(monkeypatch, store_s=1, rate_limits_s=0.25)
+
+
+@pytest.fixture
+def start(start: StartGateway) -> StartGateway:
+    """With the default of `cache.ttl` as on an idle machine: what times out must not outlast it."""
+    return partial(start, cache={"ttl": duration(60)})
 
 
 async def recovers(call: Callable[[], Awaitable[int]], status: int = 200) -> None:
