@@ -19,6 +19,12 @@ import pytest
 import uvloop
 from hypothesis import settings
 from support.clients.httpx_defaults import set_httpx_defaults
+from support.first_collection import (
+    pytest_configure_node,
+    pytest_testnodedown,
+    pytest_xdist_node_collection_finished,
+    wait_for_first,
+)
 from support.hashes import make_hashes_cheap, real_hashes
 from support.processes.postgresql import PostgresServer
 from support.processes.redis import RedisServer
@@ -38,10 +44,13 @@ from support.tiers import is_of_other_tier
 __all__ = [
     "no_secrets_left_behind",
     "pytest_configure",
+    "pytest_configure_node",
     "pytest_generate_tests",
     "pytest_itemcollected",
     "pytest_runtest_setup",
     "pytest_runtest_teardown",
+    "pytest_testnodedown",
+    "pytest_xdist_node_collection_finished",
     "real_hashes",
 ]
 
@@ -74,12 +83,13 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[None]:
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
     """Without the garbage collector, which passes over what is collected from then on.
 
     It would look through a million objects again and again: a sixth of what the tests cost.
     """
     gc.disable()
+    wait_for_first(session.config)
     yield
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)
