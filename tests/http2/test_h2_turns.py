@@ -119,7 +119,7 @@ async def test_connections_that_begin_at_once_leave_turns_of_the_loop_to_others(
         await client.close()
 
 
-async def test_connection_begins_when_it_is_its_turn_whoever_is_before_it() -> None:
+async def test_connection_begins_when_its_turn_has_come() -> None:
     """Five clients that pipeline take just the work of a turn that came before its own."""
     wires = [Wire() for _ in range(int(WORK_PER_TURN))]
     turns = wires[0].server.turns
