@@ -138,6 +138,7 @@ def serve(router: web.UrlDispatcher, declared: Operation, handler: Handler) -> N
         router.add_route("HEAD", path, handle)
 
 
+@functools.cache
 def any_segment(path: str) -> str:
     """Let each variable of a path match any segment: by itself, aiohttp leaves out those with a
     brace, which the id of a client may have."""

@@ -211,16 +211,16 @@ class H1Connection(ResponseWriter):
     def _hand_over(self, data: bytes, *, is_known: bool) -> None:
         """Give the socket, and what has come on it, to a connection that speaks HTTP/2.
         `is_known`: the server knows this one."""
-        settings, transport = self._server.http2, self.transport
+        settings, transport, turns = self._server.http2, self.transport, self._server.turns
         if transport is None:
             return
         if settings is None or self._is_half_closed:  # switched off by a reload, or no use
             transport.close()
             return
-        data += self._behind
-        self._behind = b""
-        if is_known and not self._server.turns.begin(H2_WORK, self._read_on):
+        data, self._behind = data + self._behind, b""
+        if is_known and not turns.begin(H2_WORK, self._read_on, is_due=self._state == _LATER):
             self._state, self._buffer = _LATER, data
+            self._deadline.clear()  # it is not the client who is late
             return
         self.resume_body()
         successor = H2Connection(self._server, self._loop, self.peer, settings)

@@ -110,6 +110,8 @@ class H2Intake:
                     self._wait()
                     events += 1
                 break
+        if not self._waits:  # else an idle connection would keep all of its last read
+            self._rest, self._at = self._rest[self._at :], 0
         # In line, the work of a request was spent before.
         self._turns.spend(spent if data else spent - 1.0)
         return events

@@ -37,9 +37,10 @@ class Turns:
         """Whether something that has just come may begin; else it has to `wait`."""
         return self._left > 0
 
-    def begin(self, work: float, later: Callable[[], None]) -> bool:
-        """Spend work on something that has just come, or have `later` called; returns which."""
-        is_now = self.may_begin()
+    def begin(self, work: float, later: Callable[[], None], *, is_due: bool) -> bool:
+        """Spend work on something that has just come, or have `later` called; returns which.
+        `is_due`: this is that call, and to wait again could be for ever."""
+        is_now = is_due or self.may_begin()
         if is_now:
             self.spend(work)
         else:

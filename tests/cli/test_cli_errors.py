@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from support.commands import Run
+from support.running_gateway import make_config
+
+from gateway.cli import main
 
 
-@pytest.fixture
-def known(run: Run, tmp_path: Path) -> Run:
-    """Commands on a store with one client, one user, one admin user, one token and one key."""
-    (tmp_path / "password").write_text("correct horse battery")
-    password = str(tmp_path / "password")
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one client, one user, one admin user, one token and one key."""
+    directory = tmp_path_factory.mktemp("filled")
+    config, password = directory / "gateway.yaml", directory / "password"
+    config.write_text(make_config(directory))
+    password.write_text("correct horse battery")
     for arguments in (
         ("client", "create", "shop", "--scope", "orders:read"),
-        ("user", "create", "carol", "--password-file", password),
-        ("admin", "create", "alice", "--password-file", password),
+        ("user", "create", "carol", "--password-file", str(password)),
+        ("admin", "create", "alice", "--password-file", str(password)),
         ("admin", "token", "create", "nightly"),
         ("key", "create", "shop", "--name", "till"),
     ):
-        status, _, errors = run(*arguments)
-        assert status == 0, errors
+        assert main((*arguments, "--config", str(config))) == 0
+    (store,) = directory.glob("*.db")
+    return store
+
+
+@pytest.fixture
+def known(run: Run, tmp_path: Path, filled: Path) -> Run:
+    """Commands on a store of the test's own, with what is in `filled`."""
+    shutil.copy(filled, tmp_path)
     return run
 
 

@@ -119,6 +119,28 @@ async def test_connections_that_begin_at_once_leave_turns_of_the_loop_to_others(
         await client.close()
 
 
+async def test_connection_begins_when_its_turn_has_come() -> None:
+    """Five clients that pipeline take just the work of a turn that came before its own."""
+    wires = [Wire() for _ in range(int(WORK_PER_TURN))]
+    turns = wires[0].server.turns
+    for wire in wires:
+        wire.connection._server.turns = turns
+    for wire in wires[1:]:
+        wire.receive(b"GET /1 HTTP/1.1\r\nHost: h\r\n\r\n" * 100, turns=False)
+    wires[0].server.http2 = SETTINGS
+    protocols: list[asyncio.Protocol] = []
+    wires[0].transport.set_protocol = protocols.append  # type: ignore[attr-defined]
+    turns.spend(WORK_PER_TURN)
+    wires[0].receive(PREFACE + frames_of(SettingsFrame(0)), turns=False)
+    assert not protocols, "it waits"
+    assert not wires[0].connection._deadline.is_set, "as a client that is slow"
+    for _ in range(2):
+        turns._take_turn()
+    assert protocols
+    assert len(wires[1].seen) < 5
+    protocols[0].connection_lost(None)
+
+
 async def test_client_that_leaves_before_its_turn_begins_no_connection(
     gateway: RunningGateway,
 ) -> None:
@@ -232,6 +254,7 @@ async def test_pieces_end_behind_a_few_requests_however_the_bytes_come(at_once: 
     assert max(piece.count(b"head") for piece in one.engine.pieces) <= REQUESTS_PER_PIECE
     assert max(map(len, one.engine.pieces)) <= MAX_PIECE_BYTES
     assert one.transport.is_read
+    assert not one.intake._rest, "an idle connection keeps what it has read"
 
 
 @pure

@@ -91,11 +91,15 @@ class RunningGateway:
 
     async def stop(self) -> None:
         """Close the raw connections, then the gateway."""
-        for client in self.clients:
-            await client.close()
+        await self.close_clients()
         if self.front is not None:
             await self.front.__aexit__(None, None, None)
         await self.gateway.stop()
+
+    async def close_clients(self) -> None:
+        """Close the raw connections."""
+        while self.clients:
+            await self.clients.pop().close()
 
     @property
     def port(self) -> int:
