@@ -16,9 +16,9 @@ from typing import Any
 import aiohttp
 import psutil
 import pytest
-import uvloop
 from hypothesis import settings
 from support.clients.httpx_defaults import set_httpx_defaults
+from support.event_loops import Loop
 from support.first_collection import (
     pytest_configure_node,
     pytest_testnodedown,
@@ -111,7 +111,7 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """The loop that the gateway runs on."""
-    return {"uvloop": uvloop.new_event_loop}
+    return {"uvloop": Loop}
 
 
 @pytest.fixture(autouse=True)

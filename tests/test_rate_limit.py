@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -174,33 +175,48 @@ def impatience_with_stores(monkeypatch: pytest.MonkeyPatch) -> None:
     set_store_timeouts(monkeypatch, store_s=1, rate_limits_s=0.25)
 
 
-def shared_limits(url: str) -> RedisRateLimits | PostgresRateLimits:
-    limits = open_rate_limits(url)
-    assert limits is not None
-    return limits
+OpenLimits = Callable[[str], RedisRateLimits | PostgresRateLimits]
+
+
+@pytest.fixture
+async def open_limits() -> AsyncIterator[OpenLimits]:
+    """Opens limits by their URL, which are closed however the test ends."""
+    async with AsyncExitStack() as opened:
+
+        def open_one(url: str) -> RedisRateLimits | PostgresRateLimits:
+            limits = open_rate_limits(url)
+            assert limits is not None
+            opened.push_async_callback(limits.close)
+            return limits
+
+        yield open_one
 
 
 # Nothing becomes free while a test runs.
 DAILY = RateLimit(20, 20 * 86400.0, 20)
+SLACK_S = 3600
 
 
 @pytest.mark.parametrize(
     "kind", ["standalone", "postgresql", pytest.param("cluster", marks=slow("Redis Cluster"))]
 )
-async def test_fleet_shares_one_limit_exactly(kind: str, request: pytest.FixtureRequest) -> None:
+async def test_fleet_shares_one_limit_exactly(
+    kind: str, request: pytest.FixtureRequest, open_limits: OpenLimits
+) -> None:
     url = request.getfixturevalue(f"{kind}_for_limits").url
-    fleet = [shared_limits(url) for _ in range(3)]
+    fleet = [open_limits(url) for _ in range(3)]
     others = [demand(RateLimit(30, 30 * 86400.0, 30), "client:a{b}")]
     demands = [demand(DAILY, "client:a{b}", "r"), *others]
     quotas = await asyncio.gather(*(fleet[n % 3].acquire(demands) for n in range(60)))
     assert sum(quota.is_allowed for quota in quotas) == 20
     assert sorted(quota.remaining for quota in quotas if quota.is_allowed) == list(range(20))
     refused = next(quota for quota in quotas if not quota.is_allowed)
-    assert (refused.limit, refused.retry_after_s, refused.reset_s) == (20, 86400, 20 * 86400)
+    assert refused.limit == 20
+    # Rounded up, less what passed since: that may be seconds on a busy machine.
+    assert 86400 - SLACK_S < refused.retry_after_s <= 86400
+    assert 20 * 86400 - SLACK_S < refused.reset_s <= 20 * 86400
     quotas = await asyncio.gather(*(fleet[n % 3].acquire(others) for n in range(60)))
     assert sum(quota.is_allowed for quota in quotas) == 10, "those refused cost nothing"
-    for member in fleet:
-        await member.close()
 
 
 @pytest.fixture
@@ -220,21 +236,22 @@ def cluster_for_limits(tmp_path_factory: pytest.TempPathFactory) -> object:
     cluster.stop()
 
 
-async def test_shared_buckets_end_by_themselves(redis_server: RedisServer) -> None:
-    limits = shared_limits(redis_server.url)
+async def test_shared_buckets_end_by_themselves(
+    redis_server: RedisServer, open_limits: OpenLimits
+) -> None:
+    limits = open_limits(redis_server.url)
     await limits.acquire([demand(RateLimit(1, 60.0, 2), "client:a", "r")])
     (key,) = redis_server.all_keys()
     assert key == b"gateway:rate:{client:a}:r:1/60/2"
     assert 50_000 < int(redis_server.control.pttl(key)) <= 60_001
-    await limits.close()
 
 
 @pytest.mark.parametrize("ahead_s", [-3600, 3600])
 async def test_clock_of_another_redis_neither_opens_nor_closes_a_limit_for_long(
-    redis_server: RedisServer, ahead_s: int
+    redis_server: RedisServer, ahead_s: int, open_limits: OpenLimits
 ) -> None:
     # As after a failover to a server whose clock is behind (or ahead of) the one before.
-    limits = shared_limits(redis_server.url)
+    limits = open_limits(redis_server.url)
     brief = [demand(RateLimit(2, 0.4, 2))]
     for expected in (True, True, False):
         assert (await limits.acquire(brief)).is_allowed is expected
@@ -248,30 +265,28 @@ async def test_clock_of_another_redis_neither_opens_nor_closes_a_limit_for_long(
     async with within():
         while not (await limits.acquire(brief)).is_allowed:
             await asyncio.sleep(0.02)
-    await limits.close()
 
 
 @pytest.mark.parametrize("kind", ["redis_server", "empty_postgresql"])
 async def test_shared_limit_lets_pass_again_after_its_time(
-    kind: str, request: pytest.FixtureRequest
+    kind: str, request: pytest.FixtureRequest, open_limits: OpenLimits
 ) -> None:
-    limits = shared_limits(request.getfixturevalue(kind).url)
+    limits = open_limits(request.getfixturevalue(kind).url)
     brief = [demand(RateLimit(1, 0.2, 1))]
     assert (await limits.acquire(brief)).is_allowed
     async with within():
         while not (await limits.acquire(brief)).is_allowed:
             await asyncio.sleep(0.02)
-    await limits.close()
 
 
 @pytest.mark.usefixtures("impatience_with_stores")
 @pytest.mark.parametrize("trouble", ["killed", "blackholed"])
 async def test_each_process_applies_the_limit_while_redis_is_unavailable(
-    redis_server: RedisServer, trouble: str
+    redis_server: RedisServer, trouble: str, open_limits: OpenLimits
 ) -> None:
     async with FaultProxy(redis_server.port) as proxy:
         counts = Tally()
-        shared = shared_limits(f"redis://127.0.0.1:{proxy.port}")
+        shared = open_limits(f"redis://127.0.0.1:{proxy.port}")
         limits = RateLimits(LocalRateLimits(), shared, count=lambda name: _add(counts, name))
         demands = [demand(DAILY)]
         assert limits.try_acquire(demands) is None, "it is to be awaited"
@@ -291,14 +306,13 @@ async def test_each_process_applies_the_limit_while_redis_is_unavailable(
             while (await limits.acquire(demands)).remaining != 18:
                 await asyncio.sleep(0.02)
         await until(lambda: limits.try_acquire(demands) is None)
-        await shared.close()
 
 
 @pytest.mark.parametrize("ahead_s", [-3600, 3600])
 async def test_clock_of_another_postgresql_neither_opens_nor_closes_a_limit_for_long(
-    empty_postgresql: PostgresServer, ahead_s: int
+    empty_postgresql: PostgresServer, ahead_s: int, open_limits: OpenLimits
 ) -> None:
-    limits = shared_limits(empty_postgresql.url)
+    limits = open_limits(empty_postgresql.url)
     brief = [demand(RateLimit(2, 0.4, 2))]
     for expected in (True, True, False):
         assert (await limits.acquire(brief)).is_allowed is expected
@@ -308,13 +322,13 @@ async def test_clock_of_another_postgresql_neither_opens_nor_closes_a_limit_for_
     async with within():
         while not (await limits.acquire(brief)).is_allowed:
             await asyncio.sleep(0.02)
-    await limits.close()
 
 
 async def test_buckets_in_postgresql_that_are_empty_again_are_removed(
     empty_postgresql: PostgresServer,
+    open_limits: OpenLimits,
 ) -> None:
-    limits = shared_limits(empty_postgresql.url)
+    limits = open_limits(empty_postgresql.url)
     assert isinstance(limits, PostgresRateLimits)
     await limits.acquire([demand(RateLimit(1, 86400.0, 1), "client:a", "r")])
     await limits.acquire([demand(RateLimit(1000, 0.001, 1), "client:b", "r")])
@@ -327,7 +341,6 @@ async def test_buckets_in_postgresql_that_are_empty_again_are_removed(
     assert empty_postgresql.sql(count) == "2"
     await until(one_is_left)
     assert empty_postgresql.sql("SELECT key FROM gateway.rate_limits").startswith("client%3Aa:r:")
-    await limits.close()
 
 
 def test_store_in_a_file_shares_no_limits() -> None:

@@ -108,7 +108,7 @@ class H2Connection:
             settings,
             head_bytes=limits.head_bytes,
             headers=limits.headers,
-            resets=(resets + FRAMES_PER_PIECE, resets),
+            resets=(resets + 1 + FRAMES_PER_PIECE, resets),  # it may end another frame first
         )
         self._channel.engine = self._engine
         self._intake = H2Intake(

@@ -113,7 +113,9 @@ class ClientStream:
 class DiscardingStream(ClientStream):
     """A stream whose client does not exist: it takes every response and sends none."""
 
-    owner: StreamOwner | None = None
+    def __init__(self) -> None:
+        # Set here: mypyc makes no default of what a base declares.
+        self.owner: StreamOwner | None = None
 
     def read_body(self, sink: BodySink) -> None:
         """There is none."""

@@ -113,6 +113,7 @@ class Shadow(DiscardingStream):
     """Whether it was given up because the mirror did not keep up."""
 
     def __init__(self, request: Request) -> None:
+        super().__init__()
         # The body, as far as it has come and was not taken.
         self._sink: BodySink | None = None
         self._is_paused = False

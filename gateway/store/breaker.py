@@ -44,6 +44,11 @@ class StoreBreaker:
         return self._failures >= self._threshold
 
     @property
+    def has_just_opened(self) -> bool:
+        """Whether no further call failed since the one that opened it."""
+        return self._failures == self._threshold
+
+    @property
     def is_resting(self) -> bool:
         """Whether a call that begins now would be refused."""
         return self.is_open and (self._is_trying or self._clock() < self._closed_again_at)

@@ -14,6 +14,7 @@ from support.servers.raw_upstream import RawUpstream
 
 from gateway.addresses import source_of
 from gateway.downstream import acceptor as acceptor_module
+from gateway.downstream.stream import DiscardingStream
 
 REQUEST = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -122,3 +123,7 @@ async def test_who_begins_many_handshakes_and_ends_none_keeps_no_client_out(
         assert (await handshake(gateway, certificate)).startswith("TLSv1.3")
     assert acceptor.handshakes <= 5
     assert await gateway.metric("gateway_tls_handshake_failures_total") >= 15
+
+
+def test_stream_without_a_client_has_no_owner_before_its_exchange_begins() -> None:
+    assert DiscardingStream().owner is None

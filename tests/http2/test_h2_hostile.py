@@ -15,6 +15,7 @@ from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
     Frame,
+    GoAwayFrame,
     HeadersFrame,
     PingFrame,
     PriorityFrame,
@@ -36,6 +37,7 @@ from support.deadlines import until, within
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
 
+from gateway.downstream.h2_intake import MAX_PIECE_BYTES
 from gateway.downstream.h2_limits import RefusedStreams
 
 
@@ -184,6 +186,26 @@ async def test_what_came_with_the_reset_too_many_is_counted_as_nothing_else(
     await until(lambda: gateway.gateway.metrics.data_plane.h2.connections == 0)
     assert await errors_of(gateway) == {"resets": 1}
     assert gateway.gateway.metrics.data_plane.h2.resets["client"] == 11
+
+
+async def test_as_many_resets_as_a_piece_can_hold_are_no_error_of_the_gateway(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    gateway = await start(upstream.url, listen={"http2": {"max_resets": 10}})
+    counts = gateway.gateway.metrics.data_plane
+    client = await RawH2Client.connect(gateway.port)
+    post = [(":method", "POST"), *GET[1:]]
+    client.send(*(client.head(2 * at + 1, post, ends=False) for at in range(90)))
+    await until(lambda: counts.inflight_requests == 90)
+    frames = [RstStreamFrame(2 * at + 1, error_code=CANCEL) for at in range(90)]
+    client.send(*frames[:10])
+    await until(lambda: counts.h2.resets["client"] == 10)
+    # A piece ends within the first of the others.
+    fill = DataFrame(179, bytes(MAX_PIECE_BYTES - 9 - 5))
+    client.send(fill, *frames[10:-1])
+    ends = [frame for frame in await client.frames() if isinstance(frame, GoAwayFrame)]
+    assert [int(frame.error_code) for frame in ends] == [CALM]
+    await client.close()
 
 
 async def test_streams_refused_before_settings_are_acknowledged_are_paid_for(

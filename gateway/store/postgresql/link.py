@@ -35,6 +35,10 @@ MIGRATION_TIMEOUT_S = 60.0
 """Of a schema that is not up to date."""
 MAX_CONNECTIONS = 20
 """Of a process: PostgreSQL serves each by a process of its own, 100 of them by default."""
+MAX_OPENING = 5
+"""At once, by a process: a connection costs PostgreSQL 40 times what a call does. Where all were
+opened at once on a busy machine, none would be ready before the deadline of its call, which closes
+it, and the next call would open another. Those that wait cost the server nothing."""
 CONFLICT_ATTEMPTS = 3
 
 
@@ -61,6 +65,7 @@ class PostgresLink(StoreLink):
         self._max_connections = max_connections
         self._opening: asyncio.Task[asyncpg.Pool] | None = None
         self._pool: asyncpg.Pool | None = None
+        self._openings = asyncio.Semaphore(MAX_OPENING)
         self._settings: dict[str, Any] = {}
         self._hosts = url.hosts
 
@@ -96,9 +101,10 @@ class PostgresLink(StoreLink):
 
     async def _give_up_connections(self, error: Exception) -> None:
         # Where the server is gone or no primary any more, or calls fail in a row: each of the other
-        # connections would cost one more call, until its deadline.
+        # connections would cost one more call, until its deadline. Once for calls that fail in a
+        # row: connections that are opened after that are good ones, when older calls fail yet.
         is_lost = sqlstate_of(error).startswith((CONNECTION_LOST, *NO_PRIMARY))
-        if (is_lost or self._breaker.is_open) and self._pool is not None:
+        if (is_lost or self._breaker.has_just_opened) and self._pool is not None:
             await self._pool.expire_connections()
 
     async def _get_ready(self) -> asyncpg.Pool:
@@ -126,7 +132,7 @@ class PostgresLink(StoreLink):
         finally:
             connection.terminate()
         return await asyncpg.create_pool(
-            connect=self._connect, min_size=0, max_size=self._max_connections, reset=_keep
+            connect=self._connect_for_pool, min_size=0, max_size=self._max_connections, reset=_keep
         )
 
     async def check(self) -> None:
@@ -156,7 +162,11 @@ class PostgresLink(StoreLink):
             "server_settings": {"application_name": "bearer-gateway"},
         }
 
-    async def _connect(self, *_: object, **pool: Any) -> Connection:
+    async def _connect_for_pool(self, *_: object, **pool: Any) -> Connection:
+        async with self._openings:
+            return await self._connect(**pool)
+
+    async def _connect(self, **pool: Any) -> Connection:
         """Connect to the host that was the right one last, or another. Each has a share of the
         time: one that is gone, and does not say so, must leave time for the others."""
         hosts = self._hosts
