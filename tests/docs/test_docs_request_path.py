@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 from gateway.access_log import NoAccessLog
 from gateway.metrics import Metrics
+from gateway.oauth.endpoints.paths import ProviderPaths
 from gateway.proxy import pipeline
 from gateway.proxy.pipeline import build_pipeline
 from gateway.proxy.request_log import RequestLog
@@ -19,11 +21,12 @@ NOTHING: Any = cast(Any, None)
 
 def stages() -> list[str]:
     router = Router(())
-    router.uses_mcp = True  # with all stages
+    router.uses_mcp = router.uses_responders = True  # with all stages
+    endpoints: Any = SimpleNamespace(known_paths=ProviderPaths({"/token"}))
     built = build_pipeline(
         router=router,
         validator=NOTHING,
-        endpoints=NOTHING,
+        endpoints=endpoints,
         log=RequestLog(Metrics(), NoAccessLog()),
     )
     return [stage.__name__ for stage in built.stages]

@@ -39,8 +39,15 @@ os.closerange(100, 200)
 os.environ["LISTEN_PID"] = str(os.getpid())
 os.environ["LISTEN_FDS"] = str(len(descriptors))
 os.environ["LISTEN_FDNAMES"] = ":".join(names)
-os.execv(sys.executable, [sys.executable, "-m", "gateway", *sys.argv[2:]])
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
+TAKE = """\
+import os
+from gateway.downstream.systemd import take_activated
+
+take_activated(os.environ)
+"""
+LAUNCH = (sys.executable, "-c", LAUNCHER)
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +70,18 @@ def listening(family: int = socket.AF_INET, address: Any = ("127.0.0.1", 0)) -> 
     return opened
 
 
+def passed(sockets: dict[str, socket.socket]) -> tuple[list[int], str]:
+    """The descriptors of sockets, and these with their names for the launcher."""
+    descriptors = [opened.fileno() for opened in sockets.values()]
+    return descriptors, json.dumps([descriptors, list(sockets)])
+
+
 @contextmanager
 def launched(gateway: GatewayProcess, sockets: dict[str, socket.socket]) -> Iterator[None]:
     """Run a gateway that is given these sockets, by their names."""
-    descriptors = [opened.fileno() for opened in sockets.values()]
-    given = json.dumps([descriptors, list(sockets)])
+    descriptors, given = passed(sockets)
     try:
-        gateway.start(command=(sys.executable, "-c", LAUNCHER, given), pass_fds=descriptors)
+        gateway.start(command=(*LAUNCH, given, "-m", "gateway"), pass_fds=descriptors)
         yield
     finally:
         gateway.stop()
@@ -134,26 +146,32 @@ def test_sockets_that_are_for_another_process_are_left_alone(
         assert httpx.get(f"{gateway.url}/public").text == "ok"
 
 
-def refusal(directory: Path, name: str, opened: socket.socket) -> str:
-    gateway = GatewayProcess(directory, "http://127.0.0.1:9")
+def refusal(name: str, opened: socket.socket) -> str:
+    """Why a process does not take a socket, which need not be a whole gateway."""
     with closing(opened):
-        with pytest.raises(AssertionError), launched(gateway, {name: opened}):
-            pass
-        assert gateway.stop() == 1
-    return gateway.errors()
+        descriptors, given = passed({name: opened})
+        command = (*LAUNCH, given, "-c", TAKE)
+        done = subprocess.run(command, pass_fds=descriptors, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    return done.stderr
 
 
 def test_socket_that_can_not_be_used_ends_the_start_and_says_why(
     tmp_path: Path, short: Path
 ) -> None:
-    assert "a socket named 'metrics'" in refusal(tmp_path, "metrics", listening())
+    gateway = GatewayProcess(tmp_path, "http://127.0.0.1:9")
+    with closing(listening()) as opened:
+        with pytest.raises(AssertionError), launched(gateway, {"metrics": opened}):
+            pass
+        assert gateway.stop() == 1
+    assert "a socket named 'metrics'" in gateway.errors()
     datagrams = socket.socket(type=socket.SOCK_DGRAM)
     datagrams.bind(("127.0.0.1", 0))
     for useless in (datagrams, socket.socket()):
         reason = "passed descriptor 3 (data), which is no listening stream socket"
-        assert reason in refusal(tmp_path, "data", useless)
+        assert reason in refusal("data", useless)
     local = listening(socket.AF_UNIX, str(short / "a.sock"))
-    assert "the admin listener is TCP" in refusal(tmp_path, "admin", local)
+    assert "the admin listener is TCP" in refusal("admin", local)
 
 
 def test_real_systemd_socket_activate_starts_the_gateway(

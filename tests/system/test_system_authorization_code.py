@@ -18,6 +18,7 @@ from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
 from requests_oauthlib import OAuth2Session
 from support.clients.npm_clients import install_npm_clients
 from support.clients.person import PASSWORD, allow, allow_with
+from support.commands import run_beside
 from support.deadlines import scaled, wait_until
 from support.processes.gateway import GatewayProcess, gateway_process
 from support.processes.redis import RedisServer
@@ -66,7 +67,7 @@ def gateway(
 
 
 def prepare(gateway: GatewayProcess) -> None:
-    command(gateway, "user", "add", "alice", "--password-stdin", stdin=PASSWORD)
+    run_beside(gateway.config, "user", "add", "alice", "--password-stdin", stdin=PASSWORD)
     grants = ["authorization_code", "refresh_token"]
     for members in (
         {"client_id": "web", "client_secret": "web-secret", "redirect_uris": [WEB]},
@@ -82,16 +83,6 @@ def prepare(gateway: GatewayProcess) -> None:
             headers={"Authorization": f"Bearer {ADMIN_TOKEN}"},
         )
         assert response.status_code == 201, response.text
-
-
-def command(gateway: GatewayProcess, *arguments: str, stdin: str = "") -> str:
-    """Run a command of the gateway beside it."""
-    ran = subprocess.run(
-        [sys.executable, "-m", "gateway", *arguments, "-c", str(gateway.config)],
-        input=stdin, capture_output=True, text=True, timeout=scaled(60),
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
 
 
 def test_authlib_runs_the_code_grant(gateway: GatewayProcess, upstream: RawUpstream) -> None:
@@ -166,7 +157,7 @@ def test_a_code_that_one_worker_took_is_used_up_for_all(gateway: GatewayProcess)
 
 
 def test_a_deleted_user_is_out_within_a_second(gateway: GatewayProcess) -> None:
-    command(gateway, "user", "add", "carol", "--password-stdin", stdin=PASSWORD)
+    run_beside(gateway.config, "user", "add", "carol", "--password-stdin", stdin=PASSWORD)
     session = AuthlibSession("web", "web-secret", redirect_uri=WEB, code_challenge_method="S256")
     url, _ = session.create_authorization_url(f"{gateway.url}/authorize", code_verifier=VERIFIER)
     with httpx.Client() as browser:
@@ -177,7 +168,7 @@ def test_a_deleted_user_is_out_within_a_second(gateway: GatewayProcess) -> None:
         token = {"Authorization": f"Bearer {given['access_token']}"}
         for _ in range(4):
             assert httpx.get(f"{gateway.url}/api/x", headers=token).status_code == 200
-        command(gateway, "user", "delete", "carol")
+        run_beside(gateway.config, "user", "delete", "carol")
         refused_by_all(gateway, token)
         assert 'name="password"' in browser.get(url).text, "the session is over"
         form = {"grant_type": "refresh_token", "refresh_token": given["refresh_token"]}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,8 @@ from authlib.integrations.httpx_client import OAuth2Client
 from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
 from oauthlib.oauth2 import BackendApplicationClient, InvalidClientError
 from requests_oauthlib import OAuth2Session
-from support.deadlines import scaled, wait_until
+from support.commands import run_beside
+from support.deadlines import wait_until
 from support.processes.gateway import GatewayProcess, gateway_process
 from support.servers.raw_upstream import RawUpstream, thread_upstream
 
@@ -90,10 +89,7 @@ def test_client_deleted_by_the_command_line_is_refused_within_a_second(
     gateway.create_client("brief", "brief-secret")
     headers = {"Authorization": f"Bearer {gateway.get_token('brief', 'brief-secret')}"}
     assert httpx.get(f"{gateway.url}/api/x", headers=headers).status_code == 200
-    subprocess.run(
-        [sys.executable, "-m", "gateway", "client", "delete", "brief", "-c", str(gateway.config)],
-        check=True, capture_output=True, timeout=scaled(30),
-    )  # fmt: skip
+    run_beside(gateway.config, "client", "delete", "brief")
     url = f"{gateway.url}/api/x"
     wait_until(lambda: httpx.get(url, headers=headers).status_code == 401)
 

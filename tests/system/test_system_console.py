@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from support.deadlines import scaled, wait_until
+from support.commands import run_beside
+from support.deadlines import wait_until
 from support.processes.gateway import GatewayProcess, gateway_process
 from support.processes.redis import RedisServer
 from support.servers.raw_upstream import RawUpstream, thread_upstream
@@ -33,23 +32,16 @@ def gateway(
         yield running
 
 
-def run(gateway: GatewayProcess, *arguments: str, given: str | None = None) -> str:
-    """A command beside the running gateway; what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "gateway", *arguments, "-c", str(gateway.config)],
-        input=given, capture_output=True, text=True, timeout=scaled(60),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_console_and_api_see_all_workers_and_what_the_command_line_adds(
     gateway: GatewayProcess,
 ) -> None:
     assert httpx.get(f"{gateway.admin_url}/console").status_code == 404
-    run(gateway, "admin", "add", "alice", "--password-file", "-", given="twelve characters")
+    run_beside(
+        gateway.config, "admin", "add", "alice", "--password-file", "-", stdin="twelve characters"
+    )
     assert httpx.get(f"{gateway.admin_url}/console").status_code == 303
-    token = run(gateway, "admin", "token", "create", "watcher").split("token")[-2].split()[0]
+    created = run_beside(gateway.config, "admin", "token", "create", "watcher")
+    token = created.split("token")[-2].split()[0]
 
     def fetch(path: str) -> Any:
         response = httpx.get(

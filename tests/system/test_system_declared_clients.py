@@ -34,7 +34,9 @@ def make_replica(directory: Path, name: str, store: str, *, workers: int = 1) ->
 def test_of_two_replicas_one_brings_the_clients_into_the_store(
     tmp_path: Path, request: pytest.FixtureRequest, kind: str
 ) -> None:
+    workers = 1
     if kind == "redis":
+        workers = 2
         redis: RedisServer = request.getfixturevalue("redis_server")
         store = redis.url
     else:
@@ -42,8 +44,9 @@ def test_of_two_replicas_one_brings_the_clients_into_the_store(
         store = postgresql.url
     with ExitStack() as stack:
         replicas = [
-            make_replica(tmp_path, "one", store, workers=2), make_replica(tmp_path, "two", store)
-        ]  # fmt: skip
+            make_replica(tmp_path, "one", store, workers=workers),
+            make_replica(tmp_path, "two", store),
+        ]
         starts = [threading.Thread(target=replica.start) for replica in replicas]
         for start in starts:
             start.start()
