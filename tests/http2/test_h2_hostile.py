@@ -237,3 +237,22 @@ def test_refusals_are_found_however_the_frames_are_cut() -> None:
         reader = RefusedStreams()
         pieces = (sent[at : at + size] for at in range(0, len(sent), size))
         assert [one for piece in pieces for one in reader.read(piece)] == [5, 9]
+
+
+async def test_client_reads_what_came_before_it_was_reset() -> None:
+    """As a flood does whose connection the gateway has closed: the GOAWAY frame is there."""
+    is_read = asyncio.Event()
+
+    async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        frames = SettingsFrame(0), GoAwayFrame(0, error_code=CALM)
+        writer.write(b"".join(one.serialize() for one in frames))
+        await is_read.wait()
+        writer.transport.abort()
+
+    async with await asyncio.start_server(reset, "127.0.0.1", 0) as server:
+        client = await RawH2Client.connect(server.sockets[0].getsockname()[1])
+        await client.frame(SettingsFrame)
+        is_read.set()
+        await client.flood(itertools.repeat(PingFrame(0)))
+        assert goaway_code(await client.frames()) == CALM
+        await client.close()

@@ -16,6 +16,17 @@ CALM = 11
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
+class _Reader(asyncio.StreamReader):
+    """Keeps what was received before the connection was reset, as the GOAWAY frame for a client
+    that still sends: by default, an error of the connection comes before it."""
+
+    def set_exception(self, exc: Exception) -> None:
+        if isinstance(exc, ConnectionError):
+            self.feed_eof()
+        else:
+            super().set_exception(exc)
+
+
 class RawH2Client:
     """Sends raw frames, and reads what comes back."""
 
@@ -27,8 +38,11 @@ class RawH2Client:
     @classmethod
     async def connect(cls, port: int, *frames: Frame) -> RawH2Client:
         """Connect, and send the preface and frames."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        client = cls(reader, writer)
+        loop, reader = asyncio.get_running_loop(), _Reader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        transport, _ = await loop.create_connection(lambda: protocol, "127.0.0.1", port)
+        client = cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
+        writer = client.writer
         writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize())
         client.send(*frames)
         return client
