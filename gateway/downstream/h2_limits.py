@@ -57,7 +57,7 @@ def make_engine(
     resets: tuple[int, int],
 ) -> H2Engine:
     """Make the engine of a connection; `resets` is how many end it, at once and a second: more than
-    its own budget has, also where one read is full of them. The engine would call it an
+    its own budget has, also where one piece is full of them. The engine would call it an
     INTERNAL_ERROR."""
     # Twice what is responded to with 431: above it, the connection ends.
     max_fields = 2 * headers + 16
