@@ -38,6 +38,7 @@ from support.secrets_scan import (
 )
 from support.servers.raw_upstream import RawUpstream
 from support.stores.timeouts import set_store_timeouts
+from support.templates import compile_templates_once
 from support.tiers import is_of_other_tier
 
 # No test, and no fixture, leaves a token or a secret in a log or a database.
@@ -78,6 +79,7 @@ _keep_files_in_memory()
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 set_httpx_defaults()
 make_hashes_cheap()
+compile_templates_once()
 # Compiling all modules anew would be a third of what the start of a gateway costs.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
