@@ -15,6 +15,9 @@ RANGE = range(20_000, 32_000)
 """Below the ports that kernels give to outgoing connections and to servers that ask for any (from
 32768 on Linux, 49152 elsewhere): one of those can be taken between our look and the server's."""
 
+BLOCKS = range(10_000, 18_000, 1_000)
+"""Where blocks begin: apart from `RANGE`, of which any port may be taken."""
+
 
 def free_port(*, and_above: int = 0) -> int:
     """A port on which no server listens, reserved until this process ends, with the one that is
@@ -28,6 +31,17 @@ def free_port(*, and_above: int = 0) -> int:
         if all(each in RANGE and _is_reserved(each) and _can_bind(each) for each in both):
             return port
     raise OSError(f"no port from {RANGE.start} to {RANGE.stop - 1} is free")
+
+
+def free_block() -> int:
+    """The first of 1,000 neighbouring ports on which no server listens, reserved like `free_port`.
+
+    Raises `OSError` where all are taken.
+    """
+    for first in BLOCKS:
+        if _is_reserved(first) and all(map(_can_bind, range(first, first + BLOCKS.step))):
+            return first
+    raise OSError(f"no {BLOCKS.step} ports from {BLOCKS.start} to {BLOCKS.stop - 1} are free")
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from bench.lab import Lab
 from bench.measures.growth import CURVES, many_targets, measure_point
 from bench.plan import Plan
 from bench.subjects.nginx import NGINX
+from examples.ports import free_block
 
 pytestmark = [slow("bench"), pytest.mark.system]
 
@@ -23,7 +24,7 @@ def test_each_curve_is_measured(tmp_path: Path) -> None:
     placement = place(available_cpus())
     if missing or placement is None:
         pytest.skip(missing or "needs two cores")
-    plan = Plan(first_port=31000, warmup_s=0.1, seconds=1, stored_tokens=300)
+    plan = Plan(first_port=free_block(), warmup_s=0.1, seconds=1, stored_tokens=300)
     lab = Lab(plan, placement, tmp_path, report=print)
     with lab.origin(), many_targets(lab):
         points = [measure_point(lab, curve, curve.sizes[0], 0) for curve in CURVES]

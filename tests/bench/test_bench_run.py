@@ -18,6 +18,7 @@ from bench.results import Skip, read_results
 from bench.subjects import SUBJECTS, Settings, Subject, Tool
 from bench.subjects.nginx import NGINX
 from bench.wrk import WRK
+from examples.ports import free_block
 
 MISSING = [why for tool in (NGINX, WRK) if (why := tool.missing())] + (
     [] if shutil.which(COMPILER) else [f"there is no C compiler; get one by: {INSTALL}"]
@@ -56,7 +57,7 @@ def test_bench_measures_and_stops_what_it_started(
     monkeypatch.setattr("bench.__main__.SUBJECTS", (broken, *SUBJECTS))
     plan = Plan(
         mode="smallest",
-        first_port=next(first for first in range(19000, 30000, 200) if are_free(first)),
+        first_port=free_block(),
         parts=("throughput", "http2", "latency", "memory"),
         subjects=("broken", "gateway", "nginx-auth-cached"),
         workloads=("varied", "tls", "miss"),
