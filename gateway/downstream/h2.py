@@ -121,8 +121,7 @@ class H2Connection:
         self._client_code = NO_ERROR
         """Of its GOAWAY."""
         self._has_settings = False
-        self._is_draining = self._is_over = False
-        self._is_head_due = False
+        self._is_draining = self._is_over = self._is_head_due = False
         self._idle_since = 0.0
         self._ignored = 0
         self._deadline = Deadline(loop, self._expire)
@@ -345,7 +344,6 @@ class H2Connection:
         self._is_over = True
         self._intake.stop()
         self._deadline.close()
-        self._channel.close()
         for timer in (self._notice, self._age, self._look):
             if timer is not None:
                 timer.cancel()
@@ -353,6 +351,8 @@ class H2Connection:
         self._server.h2_counts.connections -= 1
         self._server.lost(self)
         self._close_streams()
+        self._channel.close()
+        self._engine.close()
 
     # What the client does (`H2Events`).
 

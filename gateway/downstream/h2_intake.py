@@ -152,6 +152,7 @@ class H2Intake:
 
     def stop(self) -> None:
         """Give the engine nothing more; the socket is read."""
+        self._take = _ignore
         self._is_stopped = True
         self._rest = b""
         self._at = 0
@@ -183,3 +184,7 @@ class H2Intake:
         if self._is_paused and transport is not None and not transport.is_closing():
             self._is_paused = False
             transport.resume_reading()
+
+
+def _ignore(data: bytes) -> None:
+    pass

@@ -84,6 +84,12 @@ class H2Channel:
             self._is_flush_due = True
             self.loop.call_soon(self._flush)
 
+    def watch(self, stream: H2Stream) -> None:
+        """Have what a stream queued written, and look at it then."""
+        if self.engine is not None:
+            self.writing.add(stream)
+            self.schedule()
+
     def flushed(self) -> None:
         """Note that all that was queued is written."""
         self._is_flush_due = False
@@ -122,7 +128,12 @@ class H2Channel:
             self.watch_body(next_at)
 
     def close(self) -> None:
-        """Let go of the timer."""
+        """Let go of the timer, the connection, and its streams: they are freed at once, and not by
+        the garbage collector."""
+        self._flush = _do_nothing
+        self.engine = None
+        self.streams.clear()
+        self.writing.clear()
         if self._body_timer is not None:
             self._body_timer.cancel()
             self._body_timer = None
@@ -342,8 +353,7 @@ class H2Stream(ClientStream):
     def _sent(self, size: int) -> None:
         channel = self._channel
         channel.control.earn(earned_by(size))
-        channel.writing.add(self)
-        channel.schedule()
+        channel.watch(self)
 
     def reset(self) -> None:
         self._reset(INTERNAL_ERROR)
@@ -370,8 +380,7 @@ class H2Stream(ClientStream):
             self._write_deadline.clear()
         if not self._is_responded:
             self._reset(CANCEL)
-        self._channel.writing.add(self)
-        self._channel.schedule()
+        self._channel.watch(self)
 
     def _stop_body(self) -> None:
         self.body_expires_at = 0.0
@@ -448,3 +457,7 @@ class H2Stream(ClientStream):
             owner.client_gone()
         elif sink is not None:
             sink.body_failed(RequestTimeoutError("client_body", "The request body broke off."))
+
+
+def _do_nothing() -> None:
+    pass

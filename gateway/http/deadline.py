@@ -14,15 +14,19 @@ AT_ONCE_S = 0.001
 """For `Deadline.set`, to which 0 means never."""
 
 
+def _do_nothing() -> None:
+    pass
+
+
 class Deadline:
     """Calls `expire` once when the time set last has come."""
 
-    __slots__ = ("_at", "_expire", "_fires_at", "_loop", "_time", "_timer")
+    __slots__ = ("_at", "_fires_at", "_loop", "_time", "_timer", "expire")
 
-    def __init__(self, loop: AbstractEventLoop, expire: Callable[[], None]) -> None:
+    def __init__(self, loop: AbstractEventLoop, expire: Callable[[], None] = _do_nothing) -> None:
         self._loop = loop
         self._time = loop.time
-        self._expire = expire
+        self.expire = expire
         self._at = 0.0
         self._timer: TimerHandle | None = None
         self._fires_at = 0.0
@@ -49,8 +53,10 @@ class Deadline:
         self._at = 0.0
 
     def close(self) -> None:
-        """Let go of the timer."""
+        """Let go of the timer, and of what would be called: its owner is freed at once, and not by
+        the garbage collector, which would pause the process for those of many connections."""
         self._at = 0.0
+        self.expire = _do_nothing
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -67,4 +73,4 @@ class Deadline:
             self._arm(self._at)
             return
         self._at = 0.0
-        self._expire()
+        self.expire()

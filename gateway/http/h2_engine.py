@@ -68,7 +68,7 @@ class H2Engine:
         """`max_head_bytes` counts 32 more for each field (RFC 9113 section 6.5.2). `resets` and
         `glitches` are how many at once, and a second, end the connection."""
         engine = _load()
-        self._on = events
+        self._on: H2Events | None = events
         self._head_kind = engine.RequestReceived if is_server else engine.ResponseReceived
         self._body_kind: Any = engine.DataReceived
         self._closed_kind: Any = engine.StreamClosed
@@ -114,8 +114,10 @@ class H2Engine:
 
     def report(self) -> int:
         """Report what has happened since the last report; returns how many events."""
-        events: list[Any] = self._core.events()
         on = self._on
+        if on is None:
+            return 0
+        events: list[Any] = self._core.events()
         for event in events:
             # What every stream has comes first; the rest takes a look-up and another call.
             kind: Any = type(event)
@@ -130,6 +132,10 @@ class H2Engine:
                 if report is not None:
                     report(on, event)
         return len(events)
+
+    def close(self) -> None:
+        """Report nothing any more: the connection is closed."""
+        self._on = None
 
     # Messages. Written out, since most of them are called for every stream.
 

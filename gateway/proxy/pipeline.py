@@ -146,6 +146,8 @@ class Pipeline:
         request_id = context.request.request_id.decode("ascii")
         if not isinstance(error, ProblemError | OAuthError):
             _log.error("request %s failed", request_id, exc_info=error)
+        error.__traceback__ = None  # its frames hold what holds it, until garbage is collected
+        if not isinstance(error, ProblemError | OAuthError):
             error = ProblemError("internal", "Internal error.")
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("request %s: %s", request_id, error)

@@ -101,7 +101,7 @@ class UpstreamConnection(UpstreamStream):
         self._is_turn_due = False
         self._spare = -1
         """A second descriptor of the socket, while a body is sent."""
-        self._deadline = Deadline(loop, self._expire)
+        self._deadline = Deadline(loop)
         self._heads = ResponseHeadReader()
         # Per exchange.
         self._unsent = b""
@@ -110,8 +110,7 @@ class UpstreamConnection(UpstreamStream):
         self._tunnel: ResponseSink | None = None
         self._buffer = b""
         self._body: Body | None = None
-        self._is_chunked = False
-        self._is_request_sent = False
+        self._is_chunked = self._is_request_sent = False
         self._is_response_to_head = False
         self._waits_for_head = False
         self._has_responded = False
@@ -291,6 +290,7 @@ class UpstreamConnection(UpstreamStream):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are not asyncio.Transport subclasses, they only behave so.
         self.transport = cast(asyncio.Transport, transport)
+        self._deadline.expire = self._expire
         self._is_tls = transport.get_extra_info("sslcontext") is not None
         if self._is_tls:
             hold_in_socket(self.transport)
