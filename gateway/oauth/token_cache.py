@@ -15,7 +15,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection
 from hashlib import sha256
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 from cachetools import FIFOCache
 
@@ -51,13 +51,10 @@ _FORESEEN = (OAuthError, StoreError)
 """What a read raises for its callers; anything else is a defect, and logged."""
 
 
-class _Refusal(NamedTuple):
-    """That a token is not valid, as of a time."""
-
-    at: float
-    reason: Literal["unknown", "expired"]
-
-
+_Reason: TypeAlias = Literal["unknown", "expired"]
+_Refusal: TypeAlias = tuple[float, _Reason]
+"""When a token was found not to be valid, and why. A plain tuple: the garbage collector does not
+look at those of numbers and texts again, of which made-up tokens can make very many."""
 _Dropped: TypeAlias = "set[bytes] | OrderedDict[bytes, CachedToken] | FIFOCache[bytes, _Refusal]"
 
 
@@ -172,9 +169,9 @@ class TokenCache:
         if entry := self.cached_digest(digest):
             return entry
         refusal = self._refused.get(digest)
-        if refusal is not None and self._clock() - refusal.at < self._negative_ttl_s:
+        if refusal is not None and self._clock() - refusal[0] < self._negative_ttl_s:
             self._lookups["negative_hit"] += 1
-            raise InvalidTokenError(reason=refusal.reason)
+            raise InvalidTokenError(reason=refusal[1])
         self._lookups["miss"] += 1
         read = self._reads.get(digest)
         if read is None:
@@ -196,8 +193,8 @@ class TokenCache:
             raise
         remaining_s = 0.0 if token is None else token.expires_at - self._wall_clock()
         if token is None or remaining_s <= 0:
-            reason: Literal["unknown", "expired"] = "unknown" if token is None else "expired"
-            self._refused[digest] = _Refusal(self._clock(), reason)
+            reason: _Reason = "unknown" if token is None else "expired"
+            self._refused[digest] = self._clock(), reason
             if stale := self._entries.pop(digest, None):
                 self._unlink(digest, stale)
             raise InvalidTokenError(reason=reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -206,6 +207,22 @@ async def test_flood_of_unknown_tokens_does_not_push_a_valid_one_out(
             await validator.lookup(f"made-up-{number}")
     assert validator.cached(token) is not None
     assert len(validator) == 1
+
+
+async def test_garbage_collector_does_not_look_at_unknown_tokens(
+    gated: GatedStore, provider: Provider
+) -> None:
+    validator = make_validator(gated, provider.clock, provider.metrics, max_entries=1000)
+
+    async def look_up(numbers: range) -> int:
+        for number in numbers:
+            with pytest.raises(InvalidTokenError):
+                await validator.lookup(f"made-up-{number}")
+        gc.collect()
+        return len(gc.get_objects())
+
+    before = await look_up(range(300))
+    assert await look_up(range(300, 600)) - before < 150
 
 
 async def test_cache_is_bounded_and_spares_what_is_used(
