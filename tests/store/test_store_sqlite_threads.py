@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -54,6 +55,22 @@ async def test_connections_that_read_cannot_write(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailableError, match="readonly"):
         await store._file.readers.run(lambda db: db.execute("DELETE FROM clients"))
     await store.close()
+
+
+async def test_threads_give_way_after_each_read_and_each_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yields: list[str] = []
+    monkeypatch.setattr(
+        "gateway.store.sqlite.threads.os.sched_yield",
+        lambda: yields.append(threading.current_thread().name),
+    )
+    store = SqliteStore(SqliteFile(tmp_path / "a.db"))
+    async with within():
+        await store.clients.add_client(make_client())
+        assert await store.clients.get_client("shop")
+        await store.close()
+    assert {name.partition("_")[0] for name in yields} == {"sqlite-writer", "sqlite-reader"}
 
 
 async def test_loop_is_woken_once_for_all_results_that_are_ready() -> None:

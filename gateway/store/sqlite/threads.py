@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sqlite3
 import threading
 from collections import deque
@@ -153,6 +154,7 @@ class Writer:
                 error = StoreUnavailableError(f"SQLite: {type(unforeseen).__name__}")
             for write in group:
                 write.finish(error)
+            give_way()
         self._connection.close()
 
     def _take_group(self) -> list[_Write[object]]:
@@ -208,6 +210,12 @@ class Writer:
         self._is_closed = True
         self._queue.put(None)
         await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+
+
+def give_way() -> None:
+    """Let the event loop have the core, if it waits for it: where there is no other one, a thread
+    that is never without work would hold every request up for a time slice of milliseconds."""
+    os.sched_yield()
 
 
 class _Read(Generic[Result]):
@@ -282,6 +290,7 @@ class Readers:
                 if connection is None:
                     connection = self._open()
                 read.run(connection)
+                give_way()
             except Exception as error:  # without its threads, all reads would hang
                 read.fail(as_store_error(error))
         if connection is not None:
