@@ -26,7 +26,7 @@ from bench.attacks.h2_attackers import H2_ATTACKS, H2Attack
 from bench.attacks.honest import Honest
 from bench.attacks.origin import serve_origin
 from bench.attacks.results import AttackFigures, AttackResults, write_attacks
-from bench.attacks.subject import attacked_gateway, give_way, keep_apart, start_process
+from bench.attacks.subject import attacked_gateway, come_first, give_way, keep_apart, start_process
 from bench.cores import Cpus
 from bench.machine import read_commit
 
@@ -180,7 +180,7 @@ async def _run(names: list[str], *, rounds: int, seconds: float) -> AttackResult
         date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
         commit=read_commit(),
         cores=os.cpu_count() or 1,
-        note=f"{rounds} rounds of {seconds:g} s; load average before: {load:.1f}.",
+        note=f"{rounds} round{'s'[: rounds > 1]} of {seconds:g} s; load before: {load:.1f}.",
         attacks=figures,
     )
 
@@ -200,8 +200,9 @@ def main() -> None:
     if options.attack:
         asyncio.run(_attack(options.attack, options.port))
     elif options.origin:
-        asyncio.run(serve_origin(give_way if options.hostile else None))
+        asyncio.run(serve_origin(give_way if options.hostile else come_first))
     else:
+        come_first()
         names = options.only or list(ATTACKS)
         results = asyncio.run(_run(names, rounds=options.rounds, seconds=options.seconds))
         if options.results:
