@@ -110,10 +110,10 @@ class H2Connection:
             headers=limits.headers,
             resets=(resets + 1 + FRAMES_PER_PIECE, resets),  # it may end another frame first
         )
-        self._channel.engine = self._engine
         self._intake = H2Intake(
             loop, self._engine, self._receive, server.turns, settings=settings, scale=scale
         )
+        self._channel.engine, self._channel.intake = self._engine, self._intake
         self._streams = self._channel.streams
         self._settled: set[int] = set()
         """Streams that were accounted for at once, and are not closed yet."""

@@ -116,6 +116,11 @@ class H2Intake:
         self._turns.spend(spent if data else spent - 1.0)
         return events
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something that has come waits in line."""
+        return self._waits
+
     def _has_more(self) -> bool:
         """Whether the head of another frame has come, or more of one that has begun."""
         left = len(self._rest) - self._at

@@ -21,6 +21,7 @@ import asyncio
 from collections.abc import Callable
 
 from gateway.downstream.h2_head import malformed, response_fields
+from gateway.downstream.h2_intake import H2Intake
 from gateway.downstream.request import Request
 from gateway.downstream.stream import BodySink, ClientLimits, ClientStream, StreamOwner
 from gateway.http.deadline import Deadline
@@ -58,6 +59,7 @@ class H2Channel:
         self.counts = counts
         self.control = control
         self.engine: H2Engine | None = None
+        self.intake: H2Intake | None = None
         self.writing: set[H2Stream] = set()
         """Those that have something queued, or just had."""
         self.held = 0
@@ -77,6 +79,11 @@ class H2Channel:
     def is_starved(self) -> bool:
         """Whether what streams hold may keep others from sending: not a client's fault."""
         return self.held * 2 >= self._window
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether what the client has sent waits for its turn: not its fault either."""
+        return self.intake is not None and self.intake.is_waiting
 
     def schedule(self) -> None:
         """Have what is queued written at the end of this turn of the loop."""
@@ -131,7 +138,7 @@ class H2Channel:
         """Let go of the timer, the connection, and its streams: they are freed at once, and not by
         the garbage collector."""
         self._flush = _do_nothing
-        self.engine = None
+        self.engine = self.intake = None
         self.streams.clear()
         self.writing.clear()
         if self._body_timer is not None:
@@ -277,7 +284,7 @@ class H2Stream(ClientStream):
         sink = self._sink
         if sink is None:
             return
-        if self._channel.is_starved:
+        if self._channel.is_starved or self._channel.is_behind:
             self._body_due = 0.0
             self._await_body(0)
             return

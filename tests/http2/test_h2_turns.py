@@ -8,6 +8,7 @@ import itertools
 import os
 
 import pytest
+from hpack import Encoder
 from hyperframe.frame import (
     DataFrame,
     Frame,
@@ -21,7 +22,7 @@ from support.deadlines import until, within
 from support.running_gateway import RunningGateway
 from support.wire import Wire
 
-from gateway.downstream.h2 import MAX_LINGER_BYTES
+from gateway.downstream.h2 import MAX_LINGER_BYTES, H2Connection
 from gateway.downstream.h2_intake import (
     BYTES_PER_REQUEST,
     FRAMES_PER_PIECE,
@@ -33,6 +34,8 @@ from gateway.downstream.h2_intake import (
 from gateway.downstream.h2_limits import H2Settings
 from gateway.downstream.h2_stream import H2Stream
 from gateway.downstream.turns import H2_WORK, MUCH_BYTES, PIECE_BYTES, WORK_PER_TURN, Turns
+from gateway.http.errors import ProblemError
+from gateway.http.fields import Trailers
 from gateway.http.h2 import H2Error
 
 SETTINGS = H2Settings(100, 2**20, 2**24, 0, 100)
@@ -159,6 +162,43 @@ async def test_client_that_leaves_before_its_turn_begins_no_connection(
             await client.close()
     await until(lambda: counts.h2.connections == 0)
     await until(lambda: counts.inflight_requests == 0)
+
+
+class _Body(bytearray):
+    """Keeps the body of a request."""
+
+    is_late = False
+
+    def take(self, piece: bytes) -> None:
+        self.extend(piece)
+
+    def end_of_body(self, trailers: Trailers = ()) -> None:
+        pass
+
+    def body_failed(self, error: ProblemError) -> None:
+        self.is_late = error.reason == "client_body_timeout"
+
+
+async def test_body_that_waits_for_its_turn_is_not_late() -> None:
+    wire = Wire(holds=True)
+    wire.server.http2 = SETTINGS
+    protocols: list[asyncio.Protocol] = []
+    wire.transport.set_protocol = protocols.append  # type: ignore[attr-defined]
+    head = HeadersFrame(1, data=Encoder().encode(POST), flags=["END_HEADERS"])
+    wire.receive(PREFACE + frames_of(SettingsFrame(0), head, DataFrame(1, b"early, ")))
+    (connection,), body = protocols, _Body()
+    assert isinstance(connection, H2Connection)
+    stream = connection._channel.streams[1]
+    stream.read_body(body)
+    wire.server.turns.spend(WORK_PER_TURN)  # by others
+    connection.data_received(frames_of(DataFrame(1, b"waiting, ")))
+    stream.expire_body()
+    assert (bytes(body), body.is_late) == (b"early, ", False)
+    wire.receive(b"")
+    assert body == b"early, waiting, "
+    stream.expire_body()
+    assert body.is_late, "what should have come next"
+    connection.connection_lost(None)
 
 
 async def test_what_comes_after_goaway_is_thrown_away_in_turns() -> None:
