@@ -28,6 +28,7 @@ HOT_PATH = [
     "gateway/upstream/h1_head.py",
     "gateway/upstream/h2.py",
     "gateway/upstream/h2_fields.py",
+    "gateway/upstream/h2_limits.py",
     "gateway/upstream/h2_negotiation.py",
     "gateway/upstream/h2_pool.py",
     "gateway/upstream/h2_stream.py",

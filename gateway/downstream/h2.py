@@ -383,7 +383,7 @@ class H2Connection:
         """Never: clients send none."""
 
     def body_received(self, stream_id: int, data: bytes, ends: bool) -> None:
-        self._intake.data_bytes += len(data)
+        self._intake.ignored.data_bytes += len(data)
         self._channel.held += len(data)
         stream = self._streams.get(stream_id)
         if stream is None:

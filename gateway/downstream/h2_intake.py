@@ -16,15 +16,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from gateway.downstream.h2_limits import (
-    IGNORED_BYTES,
-    IGNORED_REFILL_S,
-    PER_FRAME_BYTES,
-    H2Settings,
-)
+from gateway.downstream.h2_limits import PER_FRAME_BYTES, H2Settings
 from gateway.downstream.turns import Turns
 from gateway.http.h2 import DEFAULT_WINDOW, ENHANCE_YOUR_CALM, PREFACE, H2Error
-from gateway.http.h2_budget import Budget
+from gateway.http.h2_budget import IGNORED_BYTES, IGNORED_REFILL_S, Budget, IgnoredBytes
 from gateway.http.h2_engine import H2Engine
 
 REQUESTS_PER_PIECE = 2
@@ -46,9 +41,8 @@ _HEADERS = 0x1
 class H2Intake:
     """The way of what has come to the engine."""
 
-    __slots__ = ("_at", "_engine", "_ignored", "_is_paused", "_is_stopped", "_left_of_frame",
-                 "_loop", "_per_request", "_rest", "_take", "_turns", "_waits", "_work",
-                 "data_bytes", "requests", "transport")  # fmt: skip
+    __slots__ = ("_at", "_engine", "_is_paused", "_is_stopped", "_left_of_frame", "_rest", "_take",
+                 "_turns", "_waits", "_work", "ignored", "requests", "transport")  # fmt: skip
 
     def __init__(
         self,
@@ -62,11 +56,13 @@ class H2Intake:
     ) -> None:
         """`take` is called without bytes when it is time for the rest, and calls `give` so; `scale`
         is how many clients this one stands for."""
-        self._per_request = max(settings.initial_window, DEFAULT_WINDOW)
-        """Bytes without a report: the head before its end, or a body after its stream was reset."""
-        ignored = max(settings.connection_window, IGNORED_BYTES) * scale
-        self._ignored = Budget(ignored, IGNORED_REFILL_S, loop.time())
-        self._loop = loop
+        size = max(settings.connection_window, IGNORED_BYTES) * scale
+        self.ignored = IgnoredBytes(
+            Budget(size, IGNORED_REFILL_S, loop.time()),
+            loop,
+            per_request=max(settings.initial_window, DEFAULT_WINDOW),
+            per_event=PER_FRAME_BYTES,
+        )
         self._engine = engine
         self._take = take
         self._turns = turns
@@ -83,8 +79,6 @@ class H2Intake:
         self.transport: asyncio.Transport | None = None
         self.requests = 0
         """Counted by the connection, since the last piece."""
-        self.data_bytes = 0
-        """The same, of bodies."""
 
     def give(self, data: bytes) -> int:
         """Give bytes to the engine, now or later; returns how many events they made, at least one
@@ -97,14 +91,14 @@ class H2Intake:
                 return 1
         share, spent, events = self._turns.share(), LEAST_WORK, 0
         while (piece := self._next_piece()) and not self._has_stopped():
-            self.requests = self.data_bytes = 0
+            self.requests = self.ignored.data_bytes = 0
             reported = self._engine.receive(piece)
             events += reported
             spent += self._work
             if self.requests:
-                self._ignored.earn(self.requests * self._per_request)
-            else:
-                self._spend(len(piece) - self.data_bytes - reported * PER_FRAME_BYTES)
+                self.ignored.earn(self.requests)
+            elif not self.ignored.pay(len(piece), reported):
+                raise H2Error(ENHANCE_YOUR_CALM, "too much that means nothing")
             if spent >= share:
                 if self._has_more():
                     self._wait()
@@ -148,12 +142,6 @@ class H2Intake:
         self._left_of_frame = at - end
         self._work = requests + frames / FRAMES_PER_REQUEST + (end - begin) / BYTES_PER_REQUEST
         return data if end - begin == size else data[begin:end]
-
-    def _spend(self, ignored: int) -> None:
-        if ignored < 0:
-            self._ignored.earn(-ignored)  # of a frame that began in the pieces before
-        elif not self._ignored.spend(self._loop.time(), ignored):
-            raise H2Error(ENHANCE_YOUR_CALM, "too much that means nothing")
 
     def stop(self) -> None:
         """Give the engine nothing more; the socket is read."""

@@ -25,10 +25,6 @@ _REFUSED = REFUSED_STREAM.to_bytes(4, "big")
 TRUSTED_FACTOR = 10
 RESET_REFILL_S = 30.0
 """How long an empty budget of resets takes to be full."""
-IGNORED_BYTES = 1024 * 1024
-IGNORED_REFILL_S = 30.0
-"""Bytes that mean nothing, such as DATA of streams that are closed: honest clients send what was
-under way, as much as a window, for each stream that was reset."""
 PER_FRAME_BYTES = 64
 """What a frame may take besides data."""
 

@@ -118,6 +118,7 @@ class H2Engine:
         if on is None:
             return 0
         events: list[Any] = self._core.events()
+        ignored = 0
         for event in events:
             # What every stream has comes first; the rest takes a look-up and another call.
             kind: Any = type(event)
@@ -129,9 +130,11 @@ class H2Engine:
                 on.stream_closed(event.stream_id, event.error_code)
             else:
                 report = _reports.get(kind)
-                if report is not None:
+                if report is None:
+                    ignored += 1
+                else:
                     report(on, event)
-        return len(events)
+        return len(events) - ignored
 
     def close(self) -> None:
         """Report nothing any more: the connection is closed."""

@@ -33,10 +33,7 @@ from gateway.http.errors import UpstreamError, UpstreamProtocolError
 from gateway.http.fields import Trailers, passing_trailers
 from gateway.http.h2 import (
     CANCEL,
-    ENABLE_PUSH,
-    INITIAL_WINDOW_SIZE,
     MAX_CONCURRENT_STREAMS,
-    MAX_HEADER_LIST_SIZE,
     NO_ERROR,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
@@ -50,22 +47,16 @@ from gateway.http.h2_budget import (
     Budget,
     earned_by,
 )
-from gateway.http.h2_engine import H2Engine
 from gateway.http.h2_liveness import PING, PING_AFTER_S, Liveness
 from gateway.http.response_head import ResponseHead, read_response_fields
 from gateway.upstream.h2_fields import render_request_fields
+from gateway.upstream.h2_limits import MAX_STREAMS, make_engine, make_ignored
 from gateway.upstream.h2_stream import MultiplexedStream, StreamCarrier
 from gateway.upstream.settings import UpstreamTimeouts
 from gateway.upstream.stream import ResponseSink, UpstreamRequestHead
 
 _log = logging.getLogger(__name__)
 
-MAX_STREAMS = 100
-"""Of one connection, where the peer allows as many; also before it has said so."""
-STREAM_WINDOW = 256 * 1024
-"""What an upstream may send on a stream ahead of its client."""
-MAX_HEAD_BYTES = 64 * 1024
-MAX_FIELDS = 256
 MAX_QUEUED_BYTES = 64 * 1024
 """What is kept of a request's body that the upstream does not take; then its client waits."""
 
@@ -109,24 +100,14 @@ class MultiplexedConnection(StreamCarrier):
         self._is_flush_due = False
         self._liveness = Liveness(loop.time(), timeouts.connect_s or PING_AFTER_S)
         self._control = Budget(CONTROL_FRAMES, CONTROL_REFILL_S, loop.time())
+        self._ignored = make_ignored(loop)
         # Responses mostly begin with the same fields.
         self._known_head: tuple[Fields, ResponseHead] | None = None
         self._known_trailers: tuple[Fields, Trailers] = (), ()
         self._due = 0.0
         """When an idle connection closes, on the loop's clock; 0 while it is not idle."""
         self._timer: asyncio.TimerHandle | None = None
-        self._engine = H2Engine(
-            self,
-            is_server=False,
-            settings={
-                ENABLE_PUSH: 0,
-                INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-                MAX_HEADER_LIST_SIZE: MAX_HEAD_BYTES,
-            },
-            connection_window=STREAM_WINDOW * MAX_STREAMS,
-            max_fields=MAX_FIELDS,
-            max_head_bytes=MAX_HEAD_BYTES,
-        )
+        self._engine = make_engine(self)
 
     def __repr__(self) -> str:
         state = "closed" if self.transport is None else "draining" if self.is_draining else "open"
@@ -189,6 +170,7 @@ class MultiplexedConnection(StreamCarrier):
             return 0
         self._streams[stream_id] = stream
         self._control.earn(PER_REQUEST)
+        self._ignored.earn()
         self.arm(self._liveness.due)
         self.schedule_flush()
         return stream_id
@@ -257,7 +239,9 @@ class MultiplexedConnection(StreamCarrier):
         """Take bytes of the peer."""
         self._liveness.received_at = self._loop.time()
         try:
-            self._engine.receive(data)
+            events = self._engine.receive(data)
+            if not self._ignored.pay(len(data), events) and self.is_open:
+                self._break("a flood of frames that mean nothing")
         except H2Error as error:
             self._break(str(error))
         touched, self._touched = self._touched, []
@@ -319,6 +303,7 @@ class MultiplexedConnection(StreamCarrier):
                 stream.fail(error, PROTOCOL_ERROR)
 
     def body_received(self, stream_id: int, data: bytes, ends: bool) -> None:
+        self._ignored.data_bytes += len(data)
         stream = self._streams.get(stream_id)
         if stream is None:
             self._engine.acknowledge(stream_id, len(data))

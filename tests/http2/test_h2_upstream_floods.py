@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 
 import aiohttp
 import pytest
+from h2.connection import H2Connection
 from hpack import Encoder
 from http2.conftest import fetch, upstream_of
 from hyperframe.frame import (
+    AltSvcFrame,
     ContinuationFrame,
     DataFrame,
     Frame,
@@ -19,14 +22,17 @@ from hyperframe.frame import (
     HeadersFrame,
     PingFrame,
     PriorityFrame,
+    RstStreamFrame,
     SettingsFrame,
     WindowUpdateFrame,
 )
-from support.deadlines import within
+from support.clients.h2_raw import CANCEL, RawH2Client, raw_frame
+from support.deadlines import until, within
 from support.running_gateway import StartGateway
 from support.servers.h2_upstream import H2Request, H2Upstream
 
-from gateway.http.h2_budget import CONTROL_FRAMES
+from gateway.http.h2_budget import CONTROL_FRAMES, IGNORED_BYTES
+from gateway.upstream.h2_limits import STREAM_WINDOW
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAMES_PER_WRITE = 200
@@ -90,16 +96,31 @@ def priorities() -> Iterator[Frame]:
         yield PriorityFrame(1, depends_on=0, stream_weight=1)
 
 
-FLOODS = [
+def unknown_frames() -> Iterator[bytes]:
+    while True:
+        yield raw_frame(0x42, 0, 0, b"x")
+
+
+def origins() -> Iterator[bytes]:
+    while True:
+        yield raw_frame(0xC, 0, 0, b"\0\x11https://a.example")
+
+
+def alternatives() -> Iterator[Frame]:
+    while True:
+        yield AltSvcFrame(0, origin=b"https://a.example", field=b'h2=":443"')
+
+
+FLOODS: list[Callable[[], Iterator[Frame | bytes]]] = [
     pings, ping_acknowledgements, settings, goaways, continuations, large_head, empty_data,
-    interim_heads, window_dribble, priorities,
+    interim_heads, window_dribble, priorities, unknown_frames, origins, alternatives,
 ]  # fmt: skip
 
 
 class Flooding:
     """An upstream that responds to its first request with frames without end."""
 
-    def __init__(self, flood: Callable[[], Iterator[Frame]]) -> None:
+    def __init__(self, flood: Callable[[], Iterator[Frame | bytes]]) -> None:
         self._flood = flood
         self.connections = 0
         self.is_over = asyncio.Event()
@@ -115,7 +136,9 @@ class Flooding:
             frames = self._flood()
             while not reading.done():
                 block = list(itertools.islice(frames, FRAMES_PER_WRITE))
-                writer.write(b"".join(frame.serialize() for frame in block))
+                writer.write(
+                    b"".join(one if isinstance(one, bytes) else one.serialize() for one in block)
+                )
                 await writer.drain()
                 await asyncio.sleep(0)
         self.is_over.set()
@@ -134,7 +157,20 @@ class Flooding:
                 pass
 
 
-@pytest.fixture(params=FLOODS, ids=lambda flood: flood.__name__)
+def empty_data_of_a_closed_stream() -> Iterator[Frame]:
+    yield HeadersFrame(1, data=HEAD, flags=["END_HEADERS", "END_STREAM"])
+    while True:
+        yield DataFrame(1)
+
+
+def data_of_a_reset_stream() -> Iterator[Frame]:
+    """The gateway resets it for a head that is not valid."""
+    yield HeadersFrame(1, data=Encoder().encode([(":status", "no")]), flags=["END_HEADERS"])
+    while True:
+        yield DataFrame(1, data=b"x")
+
+
+@pytest.fixture
 async def flooding(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Flooding, str]]:
     flooding = Flooding(request.param)
     server = await asyncio.start_server(flooding.serve, "127.0.0.1", 0)
@@ -142,6 +178,13 @@ async def flooding(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Floodi
     server.close()
 
 
+def by(*floods: Callable[[], Iterator[Frame | bytes]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        "flooding", floods, ids=lambda flood: flood.__name__, indirect=True
+    )
+
+
+@by(*FLOODS)
 async def test_upstream_that_floods_loses_its_connection(
     start: StartGateway, flooding: tuple[Flooding, str]
 ) -> None:
@@ -162,6 +205,85 @@ async def test_upstream_that_floods_loses_its_connection(
         assert hostile.connections == 1
         line = next(line for line in await gateway.logged(2) if line["route"] == "p")
         assert line["reason"] == "upstream_protocol"
+
+
+@by(empty_data_of_a_closed_stream, data_of_a_reset_stream)
+async def test_upstream_that_sends_on_and_on_for_streams_that_are_over_loses_its_connection(
+    start: StartGateway, flooding: tuple[Flooding, str]
+) -> None:
+    hostile, url = flooding
+    gateway = await start("", upstreams=upstream_of(url, retries={"attempts": 0}))
+    async with within():
+        assert (await fetch(gateway))[0] in (200, 502)
+        await hostile.is_over.wait()
+    assert hostile.connections == 1
+
+
+async def test_what_was_under_way_when_streams_were_reset_is_no_flood(start: StartGateway) -> None:
+    """A window of each, four times as much as the budget has without requests."""
+    count, piece = 4 * IGNORED_BYTES // STREAM_WINDOW, bytes(16_384)
+    held: list[H2Request] = []
+    async with H2Upstream(on_end=held.append) as upstream:
+        gateway = await start("", upstreams=upstream_of(upstream.url))
+        client = await RawH2Client.connect(gateway.port)
+        streams = range(1, 2 * count, 2)
+        client.send(*map(client.head, streams))
+        await until(lambda: len(held) == count)
+        client.send(*(RstStreamFrame(stream, error_code=CANCEL) for stream in streams))
+        await until(lambda: all(request.reset_code is not None for request in held))
+        for request in held:
+            head = HeadersFrame(request.stream_id, data=HEAD, flags=["END_HEADERS"])
+            data = DataFrame(request.stream_id, piece).serialize() * (STREAM_WINDOW // len(piece))
+            request.connection.send_raw(head.serialize() + data)
+        upstream.on_end = H2Request.respond
+        assert await fetch(gateway) == (200, b"ok")
+        assert len(upstream.connections) == 1
+        await client.close()
+
+
+async def test_padding_is_no_flood(start: StartGateway) -> None:
+    """Of DATA in small pieces, it is more than what is padded."""
+    count = 3 * IGNORED_BYTES // 265
+
+    async def give(request: H2Request) -> None:
+        connection = request.connection
+        request.head()
+        for number in range(count):
+            while connection.h2.local_flow_control_window(request.stream_id) < 257:
+                connection.changed.clear()
+                await connection.changed.wait()
+            connection.do(
+                partial(
+                    H2Connection.send_data, stream_id=request.stream_id, data=b"x",
+                    end_stream=number == count - 1, pad_length=255,
+                )
+            )  # fmt: skip
+            await connection.is_writable.wait()
+
+    giving: list[asyncio.Task[None]] = []
+    async with H2Upstream(
+        on_end=lambda request: giving.append(asyncio.create_task(give(request)))
+    ) as upstream:
+        gateway = await start("", upstreams=upstream_of(upstream.url))
+        assert await fetch(gateway) == (200, b"x" * count)
+        await giving[0]
+
+
+async def test_large_heads_are_no_flood(start: StartGateway) -> None:
+    """Though they come in parts, of which the engine reports nothing."""
+    block = Encoder().encode([(":status", "200"), ("x-large", "x" * 30_000)], huffman=False)
+
+    def respond(request: H2Request) -> None:
+        stream = request.stream_id
+        head = HeadersFrame(stream, data=block[:16_384], flags=["END_STREAM"])
+        rest = ContinuationFrame(stream, data=block[16_384:], flags=["END_HEADERS"])
+        request.connection.send_raw(head.serialize() + rest.serialize())
+
+    async with H2Upstream(on_end=respond) as upstream:
+        gateway = await start("", upstreams=upstream_of(upstream.url))
+        for _ in range(4 * IGNORED_BYTES // len(block)):
+            assert await fetch(gateway, max_field_size=len(block)) == (200, b"")
+        assert len(upstream.connections) == 1
 
 
 async def test_pings_that_come_with_data_are_no_flood(start: StartGateway) -> None:
