@@ -21,6 +21,7 @@ from gateway.downstream.turns import Turns
 from gateway.http.h2 import DEFAULT_WINDOW, ENHANCE_YOUR_CALM, PREFACE, H2Error
 from gateway.http.h2_budget import IGNORED_BYTES, IGNORED_REFILL_S, Budget, IgnoredBytes
 from gateway.http.h2_engine import H2Engine
+from gateway.http.h2_pieces import Pieces
 
 REQUESTS_PER_PIECE = 2
 FRAMES_PER_PIECE = 64
@@ -34,15 +35,13 @@ LEAST_WORK = 0.25
 """Of a read, however small: something is written for it."""
 MAX_WAITING_BYTES = 16 * 1024
 """What waits in line while the socket is read."""
-_FRAME_HEAD_BYTES = 9
-_HEADERS = 0x1
 
 
 class H2Intake:
     """The way of what has come to the engine."""
 
-    __slots__ = ("_at", "_engine", "_is_paused", "_is_stopped", "_left_of_frame", "_rest", "_take",
-                 "_turns", "_waits", "_work", "ignored", "requests", "transport")  # fmt: skip
+    __slots__ = ("_engine", "_is_paused", "_is_stopped", "_pieces", "_take", "_turns", "_waits",
+                 "ignored", "requests", "transport")  # fmt: skip
 
     def __init__(
         self,
@@ -66,13 +65,10 @@ class H2Intake:
         self._engine = engine
         self._take = take
         self._turns = turns
-        self._rest = b""
-        self._at = 0
-        """Of the rest, what the engine has."""
-        self._left_of_frame = len(PREFACE)
-        """Bytes before the head of the next frame."""
-        self._work = 0.0
-        """Of the last piece."""
+        self._pieces = Pieces(
+            preface=len(PREFACE), max_frames=FRAMES_PER_PIECE, max_heads=REQUESTS_PER_PIECE,
+            max_bytes=MAX_PIECE_BYTES,
+        )  # fmt: skip
         self._waits = False
         self._is_paused = False
         self._is_stopped = False
@@ -83,29 +79,28 @@ class H2Intake:
     def give(self, data: bytes) -> int:
         """Give bytes to the engine, now or later; returns how many events they made, at least one
         where they have to wait. Raises `H2Error`."""
+        pieces = self._pieces
         if data:
-            self._rest = data if self._at == len(self._rest) else self._rest[self._at :] + data
-            self._at = 0
+            pieces.add(data)
             if self._waits or not self._turns.may_begin():
                 self._wait()
                 return 1
         share, spent, events = self._turns.share(), LEAST_WORK, 0
-        while (piece := self._next_piece()) and not self._has_stopped():
+        while (piece := pieces.take()) and not self._has_stopped():
             self.requests = self.ignored.data_bytes = 0
             reported = self._engine.receive(piece)
             events += reported
-            spent += self._work
+            spent += pieces.heads + pieces.frames / FRAMES_PER_REQUEST
+            spent += len(piece) / BYTES_PER_REQUEST
             if self.requests:
                 self.ignored.earn(self.requests)
             elif not self.ignored.pay(len(piece), reported):
                 raise H2Error(ENHANCE_YOUR_CALM, "too much that means nothing")
             if spent >= share:
-                if self._has_more():
+                if pieces.has_more:
                     self._wait()
                     events += 1
                 break
-        if not self._waits:  # else an idle connection would keep all of its last read
-            self._rest, self._at = self._rest[self._at :], 0
         # In line, the work of a request was spent before.
         self._turns.spend(spent if data else spent - 1.0)
         return events
@@ -115,40 +110,11 @@ class H2Intake:
         """Whether something that has come waits in line."""
         return self._waits
 
-    def _has_more(self) -> bool:
-        """Whether the head of another frame has come, or more of one that has begun."""
-        left = len(self._rest) - self._at
-        return left >= _FRAME_HEAD_BYTES or (self._left_of_frame > 0 and left > 0)
-
-    def _next_piece(self) -> bytes:
-        """Return what the engine gets next; nothing where that is less than the head of a frame."""
-        data, begin = self._rest, self._at
-        size = len(data)
-        last = min(size, begin + MAX_PIECE_BYTES)
-        at = begin + self._left_of_frame
-        requests = frames = 0
-        while (
-            at < last
-            and at + _FRAME_HEAD_BYTES <= size
-            and frames < FRAMES_PER_PIECE
-            and requests < REQUESTS_PER_PIECE
-        ):
-            frames += 1
-            if data[at + 3] == _HEADERS:
-                requests += 1
-            at += _FRAME_HEAD_BYTES + (data[at] << 16 | data[at + 1] << 8 | data[at + 2])
-        end = min(at, last)
-        self._at = end
-        self._left_of_frame = at - end
-        self._work = requests + frames / FRAMES_PER_REQUEST + (end - begin) / BYTES_PER_REQUEST
-        return data if end - begin == size else data[begin:end]
-
     def stop(self) -> None:
         """Give the engine nothing more; the socket is read."""
         self._take = _ignore
         self._is_stopped = True
-        self._rest = b""
-        self._at = 0
+        self._pieces.clear()
         self._resume()
 
     def _has_stopped(self) -> bool:
@@ -158,7 +124,7 @@ class H2Intake:
         transport = self.transport
         if self._is_stopped or transport is None or transport.is_closing():
             return
-        if not self._is_paused and len(self._rest) - self._at > MAX_WAITING_BYTES:
+        if not self._is_paused and self._pieces.size > MAX_WAITING_BYTES:
             self._is_paused = True
             transport.pause_reading()
         if not self._waits:
@@ -169,7 +135,7 @@ class H2Intake:
         self._waits = False
         if not self._is_stopped:
             self._take(b"")
-            if len(self._rest) - self._at <= MAX_WAITING_BYTES:
+            if self._pieces.size <= MAX_WAITING_BYTES:
                 self._resume()
 
     def _resume(self) -> None:

@@ -49,8 +49,10 @@ from gateway.http.h2_budget import (
 )
 from gateway.http.h2_liveness import PING, PING_AFTER_S, Liveness
 from gateway.http.response_head import ResponseHead, read_response_fields
+from gateway.http.tls_transport import hold_in_socket
 from gateway.upstream.h2_fields import render_request_fields
-from gateway.upstream.h2_limits import MAX_STREAMS, make_engine, make_ignored
+from gateway.upstream.h2_intake import MultiplexedIntake
+from gateway.upstream.h2_limits import MAX_STREAMS, make_engine
 from gateway.upstream.h2_stream import MultiplexedStream, StreamCarrier
 from gateway.upstream.settings import UpstreamTimeouts
 from gateway.upstream.stream import ResponseSink, UpstreamRequestHead
@@ -100,7 +102,6 @@ class MultiplexedConnection(StreamCarrier):
         self._is_flush_due = False
         self._liveness = Liveness(loop.time(), timeouts.connect_s or PING_AFTER_S)
         self._control = Budget(CONTROL_FRAMES, CONTROL_REFILL_S, loop.time())
-        self._ignored = make_ignored(loop)
         # Responses mostly begin with the same fields.
         self._known_head: tuple[Fields, ResponseHead] | None = None
         self._known_trailers: tuple[Fields, Trailers] = (), ()
@@ -108,6 +109,7 @@ class MultiplexedConnection(StreamCarrier):
         """When an idle connection closes, on the loop's clock; 0 while it is not idle."""
         self._timer: asyncio.TimerHandle | None = None
         self._engine = make_engine(self)
+        self._intake = MultiplexedIntake(loop, self._engine, self.receive)
 
     def __repr__(self) -> str:
         state = "closed" if self.transport is None else "draining" if self.is_draining else "open"
@@ -154,6 +156,7 @@ class MultiplexedConnection(StreamCarrier):
     def abort(self) -> None:
         """Close now, whatever is in flight."""
         self.is_draining = True
+        self._intake.stop()
         if self.transport is not None:
             self.transport.abort()
 
@@ -170,7 +173,7 @@ class MultiplexedConnection(StreamCarrier):
             return 0
         self._streams[stream_id] = stream
         self._control.earn(PER_REQUEST)
-        self._ignored.earn()
+        self._intake.ignored.earn()
         self.arm(self._liveness.due)
         self.schedule_flush()
         return stream_id
@@ -232,23 +235,26 @@ class MultiplexedConnection(StreamCarrier):
 
     def attach(self, transport: asyncio.Transport) -> None:
         """Begin: this is the connection."""
-        self.transport = transport
+        self.transport = self._intake.transport = transport
+        if self._scheme == b"https":
+            hold_in_socket(transport)
         self._flush()
 
     def receive(self, data: bytes) -> None:
-        """Take bytes of the peer."""
+        """Take bytes of the peer; without any, more of those that came before."""
         self._liveness.received_at = self._loop.time()
         try:
-            events = self._engine.receive(data)
-            if not self._ignored.pay(len(data), events) and self.is_open:
-                self._break("a flood of frames that mean nothing")
+            self._intake.give(data)
         except H2Error as error:
             self._break(str(error))
         touched, self._touched = self._touched, []
         for stream in touched:
             stream.is_touched = False
             stream.flush_received()
-        self.schedule_flush()
+        if self.transport is None and not self._intake.is_waiting:
+            self._fail_streams()
+        else:
+            self.schedule_flush()
 
     def pause_writing(self) -> None:
         """The transport takes no more."""
@@ -263,9 +269,15 @@ class MultiplexedConnection(StreamCarrier):
         self._flush()
 
     def lost(self) -> None:
-        """The connection is closed."""
-        self.transport = None
+        """The connection is closed. Its streams are lost when all that was read is with them."""
+        self.transport = self._intake.transport = None
         self.is_draining = True
+        if not self._streams:
+            self._intake.stop()
+        if not self._intake.is_waiting:
+            self._fail_streams()
+
+    def _fail_streams(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -303,7 +315,7 @@ class MultiplexedConnection(StreamCarrier):
                 stream.fail(error, PROTOCOL_ERROR)
 
     def body_received(self, stream_id: int, data: bytes, ends: bool) -> None:
-        self._ignored.data_bytes += len(data)
+        self._intake.ignored.data_bytes += len(data)
         stream = self._streams.get(stream_id)
         if stream is None:
             self._engine.acknowledge(stream_id, len(data))
@@ -469,6 +481,7 @@ class MultiplexedConnection(StreamCarrier):
         """End a connection whose peer breaks the protocol."""
         _log.warning("a connection to an upstream is broken: %s", error)
         self.is_draining = True
+        self._intake.stop()
         if not self._has_settings:
             self.unfit = self._make_error()
         for stream in tuple(self._streams.values()):

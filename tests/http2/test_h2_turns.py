@@ -294,7 +294,7 @@ async def test_pieces_end_behind_a_few_requests_however_the_bytes_come(at_once: 
     assert max(piece.count(b"head") for piece in one.engine.pieces) <= REQUESTS_PER_PIECE
     assert max(map(len, one.engine.pieces)) <= MAX_PIECE_BYTES
     assert one.transport.is_read
-    assert not one.intake._rest, "an idle connection keeps what it has read"
+    assert not one.intake._pieces.size, "an idle connection keeps what it has read"
 
 
 @pure
