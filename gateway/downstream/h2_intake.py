@@ -134,9 +134,18 @@ class H2Intake:
     def _continue(self) -> None:
         self._waits = False
         if not self._is_stopped:
-            self._take(b"")
+            try:
+                self._take(b"")
+            except BaseException:  # as asyncio does where `data_received` raises: events are lost
+                self._abort()
+                raise
             if self._pieces.size <= MAX_WAITING_BYTES:
                 self._resume()
+
+    def _abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+        self.stop()
 
     def _resume(self) -> None:
         transport = self.transport

@@ -29,7 +29,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from gateway.http.errors import UpstreamError, UpstreamProtocolError
+from gateway.http.errors import UpstreamError
 from gateway.http.fields import Trailers, passing_trailers
 from gateway.http.h2 import (
     CANCEL,
@@ -52,15 +52,12 @@ from gateway.http.response_head import ResponseHead, read_response_fields
 from gateway.http.tls_transport import hold_in_socket
 from gateway.upstream.h2_fields import render_request_fields
 from gateway.upstream.h2_intake import MultiplexedIntake
-from gateway.upstream.h2_limits import MAX_STREAMS, make_engine
-from gateway.upstream.h2_stream import MultiplexedStream, StreamCarrier
+from gateway.upstream.h2_limits import MAX_QUEUED_BYTES, MAX_STREAMS, make_engine
+from gateway.upstream.h2_stream import MultiplexedStream, StreamCarrier, broken_protocol
 from gateway.upstream.settings import UpstreamTimeouts
 from gateway.upstream.stream import ResponseSink, UpstreamRequestHead
 
 _log = logging.getLogger(__name__)
-
-MAX_QUEUED_BYTES = 64 * 1024
-"""What is kept of a request's body that the upstream does not take; then its client waits."""
 
 _ENDED = frozenset({NO_ERROR, CANCEL})
 """What a stream is closed with that ended, or that we broke off."""
@@ -245,12 +242,12 @@ class MultiplexedConnection(StreamCarrier):
         self._liveness.received_at = self._loop.time()
         try:
             self._intake.give(data)
-        except H2Error as error:
-            self._break(str(error))
-        touched, self._touched = self._touched, []
-        for stream in touched:
-            stream.is_touched = False
-            stream.flush_received()
+            touched, self._touched = self._touched, []
+            for stream in touched:
+                stream.is_touched = False
+                stream.flush_received()
+        except Exception as error:
+            self._failed(error)
         if self.transport is None and not self._intake.is_waiting:
             self._fail_streams()
         else:
@@ -358,7 +355,7 @@ class MultiplexedConnection(StreamCarrier):
             if is_refused or stream.is_reset or code in _ENDED:
                 stream.closed(is_refused=is_refused)
             else:
-                stream.fail(self._make_error(), 0)
+                stream.fail(broken_protocol(is_http2=self._has_settings), 0)
             self._changed()
 
     def window_updated(self, stream_id: int, increment: int) -> None:
@@ -397,6 +394,12 @@ class MultiplexedConnection(StreamCarrier):
 
     def _flush(self) -> None:
         """Write what is there, and let those continue who waited for it."""
+        try:
+            self._write()
+        except Exception as error:
+            self._failed(error)
+
+    def _write(self) -> None:
         transport = self.transport
         if transport is not None and self._holding and not self.is_write_paused:
             holding, self._holding = self._holding, []
@@ -405,11 +408,7 @@ class MultiplexedConnection(StreamCarrier):
         self._is_flush_due = False
         if transport is None or self.is_write_paused:
             return
-        try:
-            data = self._engine.data_to_send()
-        except H2Error as error:
-            self._break(str(error))
-            return
+        data = self._engine.data_to_send()
         if data and not transport.is_closing():
             transport.write(data)
         self._engine.report()
@@ -477,20 +476,23 @@ class MultiplexedConnection(StreamCarrier):
         if not self._control.spend(self._loop.time()) and self.is_open:
             self._break("a flood of control frames")
 
+    def _failed(self, error: Exception) -> None:
+        """End a connection some events of which are lost: no stream may take those that come next
+        for the rest of its own."""
+        if isinstance(error, H2Error):
+            self._break(str(error))
+        else:
+            _log.error("a connection to an upstream failed", exc_info=error)
+            self.abort()
+
     def _break(self, error: str) -> None:
         """End a connection whose peer breaks the protocol."""
         _log.warning("a connection to an upstream is broken: %s", error)
         self.is_draining = True
         self._intake.stop()
         if not self._has_settings:
-            self.unfit = self._make_error()
+            self.unfit = broken_protocol(is_http2=self._has_settings)
         for stream in tuple(self._streams.values()):
-            stream.fail(self._make_error(), 0)
+            stream.fail(broken_protocol(is_http2=self._has_settings), 0)
         if self.transport is not None:
             self.transport.abort()  # it may never read what is still to be written
-
-    def _make_error(self) -> UpstreamProtocolError:
-        detail = "The upstream's response is not valid HTTP/2."
-        if not self._has_settings:
-            detail = "The upstream does not speak HTTP/2."
-        return UpstreamProtocolError("upstream_protocol", detail)

@@ -15,6 +15,8 @@ STREAM_WINDOW = 256 * 1024
 """What an upstream may send on a stream ahead of its client."""
 CONNECTION_WINDOW = STREAM_WINDOW * MAX_STREAMS
 """One stream that stalls holds up no other."""
+MAX_QUEUED_BYTES = 64 * 1024
+"""What is kept of a request's body that the upstream does not take; then its client waits."""
 MAX_HEAD_BYTES = 64 * 1024
 MAX_FIELDS = 256
 PADDED_FRAME_BYTES = 9 + 1 + 255

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable
 
@@ -28,6 +29,8 @@ from gateway.upstream.stream import (
     UpstreamRequestHead,
     UpstreamStream,
 )
+
+_log = logging.getLogger(__name__)
 
 MAX_KEPT_BYTES = 64 * 1024
 """What is kept of a request's body that may have to be sent again."""
@@ -420,4 +423,16 @@ class MultiplexedStream(UpstreamStream):
         sink = self._sink
         self._over()
         if sink is not None:
-            sink.failed(error)
+            try:
+                sink.failed(error)
+            except Exception:  # the others of the connection are to fail, too
+                _log.exception("a stream of an upstream could not report its end")
+
+
+def broken_protocol(*, is_http2: bool) -> UpstreamProtocolError:
+    """Make the error of the streams of a connection that its peer broke; `is_http2` where that has
+    begun as HTTP/2."""
+    detail = "The upstream's response is not valid HTTP/2."
+    if not is_http2:
+        detail = "The upstream does not speak HTTP/2."
+    return UpstreamProtocolError("upstream_protocol", detail)

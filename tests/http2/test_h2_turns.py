@@ -225,9 +225,12 @@ class _Engine:
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
         self.fails = False
+        self.is_defective = False
 
     def receive(self, data: bytes) -> int:
         self.pieces.append(data)
+        if self.is_defective:
+            raise RuntimeError("a defect")
         if self.fails:
             raise H2Error(0, "as wanted")
         return 1
@@ -237,6 +240,10 @@ class _Transport:
     """Notes whether it is read."""
 
     is_read = True
+    is_closed = False
+
+    def abort(self) -> None:
+        self.is_closed = True
 
     def pause_reading(self) -> None:
         assert self.is_read
@@ -247,7 +254,7 @@ class _Transport:
         self.is_read = True
 
     def is_closing(self) -> bool:
-        return False
+        return self.is_closed
 
 
 class Intake:
@@ -317,6 +324,24 @@ async def test_each_connection_has_its_turn_and_is_not_read_while_it_has_sent_mu
     many[0].intake.stop()
     assert many[0].transport.is_read, "what still comes is read, and thrown away"
     assert not many[0].take_turn()
+
+
+@pure
+async def test_defect_ends_the_connection_whose_turn_it_is() -> None:
+    """What is left would be for streams some of whose events are lost."""
+    one, other = [Intake(turns) for turns in [Turns()] * 2]
+    data = PREFACE + frames_of(HeadersFrame(1, data=b"head")) * 2000
+    for each in (one, other):
+        each.receive(data)
+    one.engine.is_defective = True
+    with pytest.raises(RuntimeError):
+        one.take_turn()
+    assert one.transport.is_closed
+    given = len(one.engine.pieces)
+    assert other.take_turn(), "it does not wait for ever"
+    one.receive(frames_of(SettingsFrame(0)))
+    one.turns._take_turn()
+    assert len(one.engine.pieces) == given
 
 
 @pure

@@ -122,9 +122,9 @@ class _Response(ResponseSink):
 class Exchange:
     """A request on a connection of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, response: _Response | None = None) -> None:
         self.lost: list[MultiplexedConnection] = []
-        self.transport, self.response = Transport(), _Response()
+        self.transport, self.response = Transport(), response or _Response()
         self.connection = MultiplexedConnection(
             asyncio.get_running_loop(),
             UpstreamTimeouts(),
@@ -134,8 +134,12 @@ class Exchange:
         )
         wire: Any = self.transport
         self.connection.attach(wire)
+        self.request(self.response)
+
+    def request(self, response: ResponseSink) -> None:
+        """Send one more."""
         head = UpstreamRequestHead(b"GET /a HTTP/1.1\r\n", b"h", b"", method="GET")
-        self.connection.open(self.response).send_request(head, ends=True)
+        self.connection.open(response).send_request(head, ends=True)
 
     async def receive(self, *frames: Frame | bytes) -> None:
         """Receive them, behind what came before, when the request was written."""
@@ -192,6 +196,57 @@ async def test_what_came_before_the_connection_was_lost_is_read(
     assert one.lost == [one.connection]
     assert one.connection.stream_count == 0
     assert one.response.reasons == reasons
+
+
+class _Failing(_Response):
+    """Has a defect: raises when it is called so."""
+
+    def __init__(self, at: str) -> None:
+        super().__init__()
+        self._at = at
+
+    def body(self, piece: bytes) -> None:
+        super().body(piece)
+        if self._at == "body" and self.body_bytes > FRAMES_PER_PIECE:
+            raise RuntimeError("a defect")
+
+    def flush(self) -> None:
+        if self._at == "flush" and self.body_bytes > FRAMES_PER_PIECE:
+            raise RuntimeError("a defect")
+
+    def failed(self, error: UpstreamError) -> None:
+        super().failed(error)
+        if self._at == "failed":
+            raise RuntimeError("a defect")
+
+
+@pure
+@pytest.mark.parametrize("is_lost", [False, True], ids=["open", "lost"])
+@pytest.mark.parametrize("at", ["body", "flush", "failed"])
+async def test_defect_ends_the_connection_and_every_stream_of_it(
+    at: str, is_lost: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing, neighbour = _Failing(at), _Response()
+    one = Exchange(failing)
+    one.request(neighbour)
+    head = HeadersFrame(3, data=HEAD.data, flags=["END_HEADERS"])
+    await one.receive(SettingsFrame(0), HEAD, head, (PIECE + raw_frame(0, 0, 3, b"x")) * COUNT)
+    if is_lost:
+        one.connection.lost()
+    await turns(1 if at == "failed" and not is_lost else 4 * COUNT // FRAMES_PER_PIECE)
+    if not is_lost:
+        if at == "failed":
+            one.connection.abort()
+        assert one.transport.is_closed
+        one.connection.receive(raw_frame(0, 1, 3, b""))
+        one.connection.lost()
+        await turns(2)
+    assert neighbour.reasons == ["upstream_closed"]
+    assert not neighbour.is_complete
+    assert failing.reasons == ["upstream_closed"]
+    assert one.connection.stream_count == 0
+    assert one.lost == [one.connection]
+    assert caplog.text.count("RuntimeError: a defect") == 1
 
 
 def abort(connection: MultiplexedConnection) -> None:
