@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 
 WORK_PER_TURN = 6.0
 """For those in line, and the same for what has just come: together less than a millisecond."""
@@ -23,6 +22,8 @@ PIECE_BYTES = 16 * 1024
 """Of what a client sends ahead, as much is looked at for a next request at a time."""
 MUCH_BYTES = 16 * 1024
 """Of a read that is thrown away: what comes next has to wait."""
+PAUSE_S = 0.02
+"""For so long."""
 
 
 class Turns:
@@ -65,10 +66,10 @@ class Turns:
 
     def discard(self, transport: asyncio.Transport | None, data: bytes) -> None:
         """Throw away what a client sends whose connection is closing. One that sends much is read
-        in turns, too: copying it is work."""
+        again after a pause: copying it is work, and so is its next connection."""
         if len(data) > MUCH_BYTES and transport is not None and not transport.is_closing():
             transport.pause_reading()
-            self.wait(partial(_read_again, transport))
+            asyncio.get_running_loop().call_later(PAUSE_S, _read_again, transport)
 
     def _schedule(self) -> None:
         if not self._is_scheduled:
