@@ -53,6 +53,7 @@ HOT_PATH = [
     "gateway/downstream/h1_response.py",
     "gateway/downstream/h2.py",
     "gateway/downstream/h2_head.py",
+    "gateway/downstream/h2_deadline.py",
     "gateway/downstream/h2_intake.py",
     "gateway/downstream/h2_limits.py",
     "gateway/downstream/h2_stream.py",

@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from random import uniform
 from typing import cast
 
+from gateway.downstream.h2_deadline import H2Deadline
 from gateway.downstream.h2_head import RequestReader, malformed, trailer_fields
 from gateway.downstream.h2_intake import FRAMES_PER_PIECE, H2Intake
 from gateway.downstream.h2_limits import (
@@ -41,7 +42,6 @@ from gateway.downstream.h2_limits import (
 from gateway.downstream.h2_stream import H2Channel, H2Stream
 from gateway.downstream.request import NO_HEAD, NO_LINE, Peer, Request
 from gateway.downstream.stream import ConnectionOwner, DiscardingStream
-from gateway.http.deadline import Deadline
 from gateway.http.errors import ClientClosedError, ProblemError, TooManyStreamsError
 from gateway.http.h2 import (
     ENHANCE_YOUR_CALM,
@@ -73,10 +73,9 @@ class H2Connection:
 
     __slots__ = (
         "_age", "_channel", "_client_code", "_control", "_deadline", "_engine", "_has_settings",
-        "_idle_since", "_ignored", "_intake", "_is_draining", "_is_head_due", "_is_over",
-        "_last_id", "_limits", "_liveness", "_look", "_loop", "_notice", "_reader", "_refused",
-        "_resets", "_server", "_settings", "_settled", "_streams", "is_write_paused", "peer",
-        "transport",
+        "_ignored", "_intake", "_is_draining", "_is_over", "_last_id", "_limits", "_liveness",
+        "_look", "_loop", "_notice", "_reader", "_refused", "_resets", "_server", "_settings",
+        "_settled", "_streams", "is_write_paused", "peer", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -121,10 +120,9 @@ class H2Connection:
         self._client_code = NO_ERROR
         """Of its GOAWAY."""
         self._has_settings = False
-        self._is_draining = self._is_over = self._is_head_due = False
-        self._idle_since = 0.0
+        self._is_draining = self._is_over = False
         self._ignored = 0
-        self._deadline = Deadline(loop, self._expire)
+        self._deadline = H2Deadline(loop, self._expire)
         self._notice: asyncio.TimerHandle | None = None
         self._age: asyncio.TimerHandle | None = None
         self._refused: RefusedStreams | None = RefusedStreams()
@@ -241,7 +239,9 @@ class H2Connection:
         elif self.is_write_paused:
             self._server.h2_counts.errors["stalled"] += 1
             transport.abort()
-        elif not self._has_settings or self._is_head_due:
+        elif self._intake.is_waiting:
+            self._rest()  # it has sent something: the turn of that has not come
+        elif not self._has_settings or self._deadline.is_head_due:
             self._end(SETTINGS_TIMEOUT, "head_timeout")
         elif not self._streams:
             self._end(NO_ERROR, "")
@@ -274,26 +274,20 @@ class H2Connection:
 
     def _receive(self, data: bytes) -> None:
         try:
-            events = self._intake.give(data)
+            self._intake.give(data)
         except H2Error as error:
             self._end(error.code, cause_of(error.code), is_broken=True)
             return
         if not self._streams:
-            self._await_frame(events)
+            self._expect_rest()
         self._flush()
 
-    def _await_frame(self, events: int) -> None:
-        """Without a request, set the deadline for the rest of a frame that has begun, such as a
-        head; and have no frame but that of a request win time."""
-        if self._is_over or not self._has_settings:
-            return
-        if not events and not self._is_head_due:
-            self._is_head_due = True
-            self._deadline.set(self._limits.head_timeout_s)
-        elif events and self._is_head_due:
-            self._is_head_due = False
-            idle_s = self._loop.time() - self._idle_since
-            self._deadline.set(max(self._limits.keepalive_timeout_s - idle_s, 0.001))
+    def _expect_rest(self) -> None:
+        """Set the deadline for the rest of a frame that has begun, such as a head; not while more
+        of it may wait for its turn."""
+        is_due = self._has_settings and not self._is_over and not self.is_write_paused
+        if is_due and not self._intake.is_waiting:
+            self._deadline.expect(self._limits, is_rest=self._intake.lacks_rest)
 
     def _flush(self) -> None:
         """Write what the engine has, and look at the streams that wait for the client."""
@@ -362,7 +356,6 @@ class H2Connection:
             return
         self._intake.requests += 1
         self._control.earn(PER_REQUEST)
-        self._is_head_due = False
         self._deadline.clear()
         if not self._engine.is_open(stream_id):
             # Reset by what came with it: no work begins.
@@ -495,6 +488,5 @@ class H2Connection:
     def _rest(self) -> None:
         """Expect the next request within the keep-alive time, where none is in flight."""
         if not self._streams and not self._is_over and not self.is_write_paused:
-            self._is_head_due = False
-            self._idle_since = self._loop.time()
-            self._deadline.set(self._limits.keepalive_timeout_s)
+            self._deadline.rest(self._limits)
+            self._expect_rest()

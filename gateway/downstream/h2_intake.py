@@ -76,20 +76,18 @@ class H2Intake:
         self.requests = 0
         """Counted by the connection, since the last piece."""
 
-    def give(self, data: bytes) -> int:
-        """Give bytes to the engine, now or later; returns how many events they made, at least one
-        where they have to wait. Raises `H2Error`."""
+    def give(self, data: bytes) -> None:
+        """Give bytes to the engine, now or later. Raises `H2Error`."""
         pieces = self._pieces
         if data:
             pieces.add(data)
             if self._waits or not self._turns.may_begin():
                 self._wait()
-                return 1
-        share, spent, events = self._turns.share(), LEAST_WORK, 0
+                return
+        share, spent = self._turns.share(), LEAST_WORK
         while (piece := pieces.take()) and not self._has_stopped():
             self.requests = self.ignored.data_bytes = 0
             reported = self._engine.receive(piece)
-            events += reported
             spent += pieces.heads + pieces.frames / FRAMES_PER_REQUEST
             spent += len(piece) / BYTES_PER_REQUEST
             if self.requests:
@@ -99,16 +97,19 @@ class H2Intake:
             if spent >= share:
                 if pieces.has_more:
                     self._wait()
-                    events += 1
                 break
         # In line, the work of a request was spent before.
         self._turns.spend(spent if data else spent - 1.0)
-        return events
 
     @property
     def is_waiting(self) -> bool:
         """Whether something that has come waits in line."""
         return self._waits
+
+    @property
+    def lacks_rest(self) -> bool:
+        """Whether what has come ends within a frame, or within a head."""
+        return self._pieces.lacks_rest
 
     def stop(self) -> None:
         """Give the engine nothing more; the socket is read."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 _FRAME_HEAD_BYTES = 9
 _HEADERS = 0x1
+_CONTINUATION = 0x9
+_END_HEADERS = 0x4
 
 
 class Pieces:
     """Bytes of a peer, in the order in which they came."""
 
-    __slots__ = ("_at", "_data", "_left_of_frame", "_max_bytes", "_max_frames", "_max_heads",
-                 "frames", "has_more", "heads")  # fmt: skip
+    __slots__ = ("_at", "_data", "_is_in_head", "_left_of_frame", "_max_bytes", "_max_frames",
+                 "_max_heads", "frames", "has_more", "heads")  # fmt: skip
 
     def __init__(
         self, *, preface: int = 0, max_frames: int, max_heads: int = 0, max_bytes: int = 0
@@ -29,6 +31,8 @@ class Pieces:
         """Of the data, what was taken."""
         self._left_of_frame = preface
         """Bytes before the head of the next frame."""
+        self._is_in_head = False
+        """Whether the last frame was one of a head, and not its last."""
         self.frames = 0
         """Of the last piece."""
         self.heads = 0
@@ -40,6 +44,11 @@ class Pieces:
     def size(self) -> int:
         """How many bytes are left."""
         return len(self._data) - self._at
+
+    @property
+    def lacks_rest(self) -> bool:
+        """Whether what has come ends within a frame, or within a head; once all of it is taken."""
+        return self._left_of_frame > 0 or self._is_in_head or self.size > 0
 
     def add(self, data: bytes) -> None:
         """Add what has come."""
@@ -55,10 +64,13 @@ class Pieces:
         at = begin + self._left_of_frame
         heads = frames = 0
         while at < last_head:
-            kind = data[at + 3]
+            kind, flags = data[at + 3], data[at + 4]
             at += _FRAME_HEAD_BYTES + (data[at] << 16 | data[at + 1] << 8 | data[at + 2])
             frames += 1
-            if kind == _HEADERS:
+            if kind == _CONTINUATION:
+                self._is_in_head = not flags & _END_HEADERS
+            elif kind == _HEADERS:
+                self._is_in_head = not flags & _END_HEADERS
                 heads += 1
                 if heads == self._max_heads:
                     break

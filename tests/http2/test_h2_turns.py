@@ -201,6 +201,25 @@ async def test_body_that_waits_for_its_turn_is_not_late() -> None:
     connection.connection_lost(None)
 
 
+async def test_connection_whose_request_waits_for_its_turn_is_not_idle() -> None:
+    wire = Wire(holds=True)
+    wire.server.http2 = SETTINGS
+    protocols: list[asyncio.Protocol] = []
+    wire.transport.set_protocol = protocols.append  # type: ignore[attr-defined]
+    wire.receive(PREFACE + frames_of(SettingsFrame(0)))
+    (connection,) = protocols
+    assert isinstance(connection, H2Connection)
+    wire.server.turns.spend(WORK_PER_TURN)  # by others
+    head = HeadersFrame(1, data=Encoder().encode(GET), flags=["END_HEADERS", "END_STREAM"])
+    connection.data_received(frames_of(head))
+    connection._expire()
+    assert not wire.transport.is_over
+    assert connection._deadline.is_set
+    wire.receive(b"")
+    assert [seen.request.method for seen in wire.seen] == ["GET"]
+    connection.connection_lost(None)
+
+
 async def test_what_comes_after_goaway_is_thrown_away_with_pauses() -> None:
     wire = Wire()
     wire.server.http2 = SETTINGS
