@@ -73,6 +73,23 @@ async def test_threads_give_way_after_each_read_and_each_transaction(
     assert {name.partition("_")[0] for name in yields} == {"sqlite-writer", "sqlite-reader"}
 
 
+async def test_thread_gives_way_after_a_read_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteStore(SqliteFile(tmp_path / "a.db"))
+    yields: list[str] = []
+    monkeypatch.setattr(
+        "gateway.store.sqlite.threads.os.sched_yield",
+        lambda: yields.append(threading.current_thread().name.partition("_")[0]),
+    )
+    async with within():
+        for _ in range(3):
+            with pytest.raises(StoreUnavailableError):
+                await store._file.readers.run(lambda db: db.execute("SELECT nothing"))
+        await store.close()
+    assert yields == ["sqlite-reader"] * 3
+
+
 async def test_loop_is_woken_once_for_all_results_that_are_ready() -> None:
     woken: list[Callable[[], None]] = []
     results = Results(cast(Any, SimpleNamespace(call_soon_threadsafe=woken.append)))

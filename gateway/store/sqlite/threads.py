@@ -290,9 +290,9 @@ class Readers:
                 if connection is None:
                     connection = self._open()
                 read.run(connection)
-                give_way()
             except Exception as error:  # without its threads, all reads would hang
                 read.fail(as_store_error(error))
+            give_way()
         if connection is not None:
             connection.close()
 
