@@ -109,7 +109,7 @@ class TokenCache:
         """What is still to be removed, or only to be freed."""
         self._negative_ttl_s = negative_ttl_s
         self._refused: FIFOCache[bytes, _Refusal] = FIFOCache(max(1, max_entries))
-        self._reads: dict[bytes, asyncio.Task[CachedToken]] = {}
+        self._reads: dict[bytes, asyncio.Task[CachedToken | _Reason]] = {}
         self._changes_seen = 0
         self._failed_reads = RetryPauses("reads of tokens")
 
@@ -179,11 +179,16 @@ class TokenCache:
             self._reads[digest] = read
             read.add_done_callback(lambda done: self._finish_read(digest, done))
         # The read belongs to no caller: one that goes away must not fail the others.
-        return await asyncio.shield(read)
+        found = await asyncio.shield(read)
+        if isinstance(found, str):
+            # Each caller has an error of its own, which names what its route needs.
+            raise InvalidTokenError(reason=found)
+        return found
 
     async def _read(
         self, digest: bytes, find: Callable[[], Awaitable[AccessToken | None]]
-    ) -> CachedToken:
+    ) -> CachedToken | _Reason:
+        """Return what is found, or why it is not valid."""
         changes_seen = self._changes_seen
         try:
             token = await find()
@@ -197,7 +202,7 @@ class TokenCache:
             self._refused[digest] = self._clock(), reason
             if stale := self._entries.pop(digest, None):
                 self._unlink(digest, stale)
-            raise InvalidTokenError(reason=reason)
+            return reason
         now = self._clock()
         identity, constraint = self._render_identity(token), constraint_of(token, self._audience)
         claims = self._view_claims(token)
@@ -245,7 +250,7 @@ class TokenCache:
         self._lookups["stale"] += 1
         return entry
 
-    def _finish_read(self, digest: bytes, read: asyncio.Task[CachedToken]) -> None:
+    def _finish_read(self, digest: bytes, read: asyncio.Task[CachedToken | _Reason]) -> None:
         # After an invalidation, the entry may be that of a later read.
         if self._reads.get(digest) is read:
             del self._reads[digest]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
+from support.deadlines import until, within
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
+
+from gateway.oauth.models import AccessToken
 
 READ, WRITE = "orders:read", "orders:write"
 
@@ -34,6 +38,37 @@ async def test_every_challenge_names_the_scopes_of_the_route(gateway: RunningGat
         assert challenge(response.headers)["scope"] == WRITE
     _, without = await ask(gateway, "/api/x")
     assert "scope" not in without, "it needs none"
+
+
+class _HeldStore:
+    """Knows no token, and says so when it is let go."""
+
+    def __init__(self) -> None:
+        self.may_respond = asyncio.Event()
+
+    async def get_token(self, digest: bytes) -> AccessToken | None:
+        await self.may_respond.wait()
+        return None
+
+
+async def test_requests_that_share_a_look_up_each_name_what_their_route_needs(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    routes = [
+        {"name": path, "match": {"path": f"/{path}"}, "upstream": "main", "scopes": [scope]}
+        for path, scope in (("read", READ), ("write", WRITE))
+    ]
+    gateway = await start(upstream.url, routes=routes)
+    validator, store = gateway.gateway.validator, _HeldStore()
+    validator._store = store
+    asking = [asyncio.create_task(ask(gateway, path, "unknown")) for path in ("/read", "/write")]
+    await until(lambda: validator._lookups["miss"] == 2)
+    store.may_respond.set()
+    async with within():
+        (_, read), (_, write) = await asyncio.gather(*asking)
+    assert (read["scope"], write["scope"]) == (READ, WRITE)
+    for path, given in (("read", read), ("write", write)):
+        assert given["resource_metadata"].endswith(f"/{path}")
 
 
 async def test_challenge_leads_to_metadata_of_the_very_url(gateway: RunningGateway) -> None:
