@@ -291,24 +291,29 @@ class H2Connection:
 
     def _flush(self) -> None:
         """Write what the engine has, and look at the streams that wait for the client."""
+        try:
+            self._write()
+        except H2Error as error:
+            self._end(error.code, cause_of(error.code), is_broken=True)
+        except BaseException:  # as asyncio does where `data_received` raises: events are lost
+            self.reset()
+            raise
+
+    def _write(self) -> None:
         self._channel.flushed()
         transport = self.transport
         if self._is_over or transport is None or transport.is_closing():
             return
         is_sent = False
-        try:
-            while not self.is_write_paused:
-                data = self._engine.data_to_send(WRITE_BYTES)
-                if data:
-                    transport.write(data)
-                    if self._refused is not None:
-                        self._count_refused(self._refused.read(data))
-                if len(data) < WRITE_BYTES:
-                    is_sent = True
-                    break
-        except H2Error as error:
-            self._end(error.code, cause_of(error.code), is_broken=True)
-            return
+        while not self.is_write_paused:
+            data = self._engine.data_to_send(WRITE_BYTES)
+            if data:
+                transport.write(data)
+                if self._refused is not None:
+                    self._count_refused(self._refused.read(data))
+            if len(data) < WRITE_BYTES:
+                is_sent = True
+                break
         self._engine.report()
         writing = self._channel.writing
         if writing:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from hyperframe.frame import (
+    DataFrame,
     GoAwayFrame,
     HeadersFrame,
     PingFrame,
@@ -25,6 +28,7 @@ from support.running_gateway import RunningGateway, StartGateway, make_config
 from support.servers.raw_upstream import Conversation, RawUpstream
 
 from gateway.config import parse_config
+from gateway.downstream.h2_stream import H2Stream
 
 
 class Gate:
@@ -40,6 +44,27 @@ class Gate:
             self.waiting += 1
             await self.is_open.wait()
             await conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+
+@pytest.mark.skipif("TEST_COMPILED" in os.environ, reason="replaces a method")
+async def test_defect_while_it_writes_ends_the_connection(
+    attacker: RawH2Client,
+    upstream: RawUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Events of other streams are lost with it: they would wait for ever."""
+
+    def fail(stream: H2Stream, *, is_sent: bool) -> bool:
+        raise RuntimeError("a defect")
+
+    gate = Gate(upstream)
+    attacker.send(attacker.head(1, ends=False), DataFrame(1, b"its body goes on"))
+    await until(lambda: gate.waiting == 1)
+    monkeypatch.setattr(H2Stream, "look", fail)
+    gate.is_open.set()  # what is written then is written in a turn of the loop of its own
+    assert not [one for one in await attacker.frames() if isinstance(one, GoAwayFrame)]
+    assert "a defect" in caplog.text
 
 
 async def test_drain_is_goaway_twice_and_loses_no_request(
