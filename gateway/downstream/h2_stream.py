@@ -24,7 +24,7 @@ from gateway.downstream.h2_head import malformed, response_fields
 from gateway.downstream.h2_intake import H2Intake
 from gateway.downstream.request import Request
 from gateway.downstream.stream import BodySink, ClientLimits, ClientStream, StreamOwner
-from gateway.http.deadline import Deadline
+from gateway.http.deadline import Deadline, do_nothing
 from gateway.http.errors import RequestTimeoutError
 from gateway.http.fields import Trailers
 from gateway.http.h2 import CANCEL, INTERNAL_ERROR, NO_ERROR, Fields
@@ -137,7 +137,7 @@ class H2Channel:
     def close(self) -> None:
         """Let go of the timer, the connection, and its streams: they are freed at once, and not by
         the garbage collector."""
-        self._flush = _do_nothing
+        self._flush = do_nothing
         self.engine = self.intake = None
         self.streams.clear()
         self.writing.clear()
@@ -464,7 +464,3 @@ class H2Stream(ClientStream):
             owner.client_gone()
         elif sink is not None:
             sink.body_failed(RequestTimeoutError("client_body", "The request body broke off."))
-
-
-def _do_nothing() -> None:
-    pass

@@ -14,8 +14,8 @@ AT_ONCE_S = 0.001
 """For `Deadline.set`, to which 0 means never."""
 
 
-def _do_nothing() -> None:
-    pass
+def do_nothing() -> None:
+    """Stands for a call whose owner is gone."""
 
 
 class Deadline:
@@ -23,7 +23,7 @@ class Deadline:
 
     __slots__ = ("_at", "_fires_at", "_loop", "_time", "_timer", "expire")
 
-    def __init__(self, loop: AbstractEventLoop, expire: Callable[[], None] = _do_nothing) -> None:
+    def __init__(self, loop: AbstractEventLoop, expire: Callable[[], None] = do_nothing) -> None:
         self._loop = loop
         self._time = loop.time
         self.expire = expire
@@ -56,7 +56,7 @@ class Deadline:
         """Let go of the timer, and of what would be called: its owner is freed at once, and not by
         the garbage collector, which would pause the process for those of many connections."""
         self._at = 0.0
-        self.expire = _do_nothing
+        self.expire = do_nothing
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -144,11 +144,11 @@ class Pipeline:
         if isinstance(error, BearerError):
             complete_challenge(error, context)
         request_id = context.request.request_id.decode("ascii")
+        raised = error
         if not isinstance(error, ProblemError | OAuthError):
             _log.error("request %s failed", request_id, exc_info=error)
-        error.__traceback__ = None  # its frames hold what holds it, until garbage is collected
-        if not isinstance(error, ProblemError | OAuthError):
             error = ProblemError("internal", "Internal error.")
+        raised.__traceback__ = None  # its frames hold what holds it, until garbage is collected
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("request %s: %s", request_id, error)
         if isinstance(error, ClientClosedError) and not context.has_begun:
