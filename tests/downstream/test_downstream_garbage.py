@@ -8,7 +8,7 @@ import contextlib
 import gc
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -51,8 +51,17 @@ def garbage() -> Iterator[Counter[str]]:
         gc.enable()
 
 
-async def at_rest(gateway: RunningGateway) -> None:
-    await until(lambda: not gateway.gateway.connections)
+async def leaves_none(gateway: RunningGateway, visit: Callable[[], Awaitable[None]]) -> None:
+    async def at_rest() -> None:
+        await until(lambda: not gateway.gateway.connections)
+
+    await visit()
+    await at_rest()
+    with garbage() as found:
+        for _ in range(3):
+            await visit()
+        await at_rest()
+    assert not found
 
 
 @pytest.mark.parametrize("sent", HTTP1.values(), ids=list(HTTP1))
@@ -64,13 +73,7 @@ async def test_http1_leaves_none(gateway: RunningGateway, sent: bytes) -> None:
             await reader.read()
         writer.close()
 
-    await visit()
-    await at_rest(gateway)
-    with garbage() as found:
-        for _ in range(3):
-            await visit()
-        await at_rest(gateway)
-    assert not found
+    await leaves_none(gateway, visit)
 
 
 def requests(client: RawH2Client) -> Iterator[Frame]:
@@ -115,10 +118,4 @@ async def test_http2_leaves_none(
                 pass
         await client.close()
 
-    await visit()
-    await at_rest(gateway)
-    with garbage() as found:
-        for _ in range(3):
-            await visit()
-        await at_rest(gateway)
-    assert not found
+    await leaves_none(gateway, visit)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 
 import pytest
@@ -20,6 +19,7 @@ from hyperframe.frame import (
 from support.clients.h2_raw import CANCEL, GET, PREFACE, RawH2Client, raw_frame
 from support.deadlines import until, within
 from support.running_gateway import RunningGateway
+from support.turns import count_received, most_in_a_turn
 from support.wire import Wire
 
 from gateway.downstream.h2 import MAX_LINGER_BYTES, H2Connection
@@ -55,14 +55,9 @@ async def test_requests_that_came_at_once_leave_turns_of_the_loop_to_others(
             for stream in range(1, 1200 // connections, 2)
             for frame in (attacker.head(stream), RstStreamFrame(stream, error_code=CANCEL))
         ))  # fmt: skip
-    seen = [0.0]
-    async with within():
-        while counts["client"] < 590:
-            await asyncio.sleep(0)
-            seen.append(counts["client"])
-    steps = [after - before for before, after in itertools.pairwise(seen)]
+    most = await most_in_a_turn(lambda: counts["client"], 590)
     # In one turn, what has just come may be begun, and what waits in line.
-    assert max(steps) <= 2 * (WORK_PER_TURN + REQUESTS_PER_PIECE)
+    assert most <= 2 * (WORK_PER_TURN + REQUESTS_PER_PIECE)
     for attacker in attackers:
         await attacker.close()
 
@@ -71,27 +66,15 @@ async def test_requests_that_came_at_once_leave_turns_of_the_loop_to_others(
 async def test_small_pieces_of_a_body_leave_turns_of_the_loop_to_others(
     gateway: RunningGateway, attacker: RawH2Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    received, receive = 0, H2Stream.receive
-
-    def count(stream: H2Stream, data: bytes, *, ends: bool) -> None:
-        nonlocal received
-        received += len(data)
-        receive(stream, data, ends=ends)
-
-    monkeypatch.setattr(H2Stream, "receive", count)
+    received = count_received(monkeypatch, H2Stream, "receive")
     pieces = 20_000
     attacker.send(
         attacker.head(1, [(":method", "POST"), *GET[1:]], ends=False),
         raw_frame(0, 0, 1, b"x") * pieces,
     )
-    seen = [0]
-    async with within():
-        while received < pieces:
-            await asyncio.sleep(0)
-            seen.append(received)
-    steps = [after - before for before, after in itertools.pairwise(seen)]
+    most = await most_in_a_turn(received, pieces)
     # In one turn, what has just come may be read, and what waits in line.
-    assert max(steps) <= 2 * (WORK_PER_TURN * FRAMES_PER_REQUEST + FRAMES_PER_PIECE)
+    assert most <= 2 * (WORK_PER_TURN * FRAMES_PER_REQUEST + FRAMES_PER_PIECE)
 
 
 async def test_connections_that_begin_at_once_leave_turns_of_the_loop_to_others(
@@ -108,13 +91,8 @@ async def test_connections_that_begin_at_once_leave_turns_of_the_loop_to_others(
             PREFACE, SettingsFrame(0), client.head(1, POST, ends=False), DataFrame(1, body[:16384]),
             DataFrame(1, body[16384:32768]), DataFrame(1, body[32768:], flags=["END_STREAM"]),
         )  # fmt: skip
-    seen = [0.0]
-    async with within():
-        while counts.connections < len(clients):
-            await asyncio.sleep(0)
-            seen.append(counts.connections)
-    steps = [after - before for before, after in itertools.pairwise(seen)]
-    assert max(steps) <= 2 * (WORK_PER_TURN // H2_WORK + 1)
+    most = await most_in_a_turn(lambda: counts.connections, len(clients))
+    assert most <= 2 * (WORK_PER_TURN // H2_WORK + 1)
     for client in clients:
         head = await client.frame(HeadersFrame)
         assert isinstance(head, HeadersFrame)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
 
 import aiohttp
@@ -241,6 +241,19 @@ async def test_what_was_under_way_when_streams_were_reset_is_no_flood(start: Sta
         await client.close()
 
 
+async def arrives(
+    start: StartGateway, give: Callable[[H2Request], Coroutine[None, None, None]], body: bytes
+) -> None:
+    """See that a response arrives whole which `give` gives in a task of its own."""
+    giving: list[asyncio.Task[None]] = []
+    async with H2Upstream(
+        on_end=lambda request: giving.append(asyncio.create_task(give(request)))
+    ) as upstream:
+        gateway = await start("", upstreams=upstream_of(upstream.url))
+        assert await fetch(gateway) == (200, body)
+        await giving[0]
+
+
 async def test_padding_is_no_flood(start: StartGateway) -> None:
     """Of DATA in small pieces, it is more than what is padded."""
     count = 3 * IGNORED_BYTES // 265
@@ -260,13 +273,7 @@ async def test_padding_is_no_flood(start: StartGateway) -> None:
             )  # fmt: skip
             await connection.is_writable.wait()
 
-    giving: list[asyncio.Task[None]] = []
-    async with H2Upstream(
-        on_end=lambda request: giving.append(asyncio.create_task(give(request)))
-    ) as upstream:
-        gateway = await start("", upstreams=upstream_of(upstream.url))
-        assert await fetch(gateway) == (200, b"x" * count)
-        await giving[0]
+    await arrives(start, give, b"x" * count)
 
 
 async def test_large_heads_are_no_flood(start: StartGateway) -> None:
@@ -298,10 +305,4 @@ async def test_pings_that_come_with_data_are_no_flood(start: StartGateway) -> No
             if number % 100 == 0:
                 await asyncio.sleep(0)  # the gateway is in this loop
 
-    giving: list[asyncio.Task[None]] = []
-    async with H2Upstream(
-        on_end=lambda request: giving.append(asyncio.create_task(give(request)))
-    ) as upstream:
-        gateway = await start("", upstreams=upstream_of(upstream.url))
-        assert await fetch(gateway) == (200, b"x" * count)
-        await giving[0]
+    await arrives(start, give, b"x" * count)

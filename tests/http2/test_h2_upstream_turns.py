@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import socket
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from support.clients.h2_raw import raw_frame
 from support.deadlines import until, within
 from support.running_gateway import StartGateway
 from support.servers.h2_upstream import H2Request, H2Upstream
+from support.turns import count_received, most_in_a_turn
 
 from fuzz.transport import Transport
 from gateway.http.errors import UpstreamError
@@ -48,28 +48,17 @@ def response(stream: int = 1) -> bytes:
 async def test_small_pieces_of_a_response_leave_turns_of_the_loop_to_others(
     start: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    received, receive = 0, MultiplexedStream.receive_body
-
-    def count(stream: MultiplexedStream, data: bytes, *, ends: bool) -> None:
-        nonlocal received
-        received += len(data)
-        receive(stream, data, ends=ends)
-
-    monkeypatch.setattr(MultiplexedStream, "receive_body", count)
-    seen = [0]
+    received = count_received(monkeypatch, MultiplexedStream, "receive_body")
     async with H2Upstream(
         on_end=lambda request: request.connection.send_raw(response())
     ) as upstream:
         gateway = await start("", upstreams=upstream_of(upstream.url))
         fetching = asyncio.create_task(fetch(gateway))
+        most = await most_in_a_turn(received, COUNT)
         async with within():
-            while received < COUNT:
-                await asyncio.sleep(0)
-                seen.append(received)
             assert await fetching == (200, b"x" * COUNT)
-    steps = [after - before for before, after in itertools.pairwise(seen)]
     # In one turn, the last of a read may be worked off, and what has just come.
-    assert max(steps) <= 2 * FRAMES_PER_PIECE
+    assert most <= 2 * FRAMES_PER_PIECE
 
 
 @pytest.mark.parametrize("is_secure", [False, True])
