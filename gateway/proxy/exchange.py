@@ -401,8 +401,7 @@ class Exchange(RetriableExchange, Generic[Caller]):
         if self.extra_fields:
             head = head.replacing(self.extra_fields)
         self.status = 101
-        if self._attempts is not None:
-            self._attempts.close()
+        self._end_attempts()
         tunnel = self._tunnel = Tunnel(self._client, stream, on_closed=self._close_tunnel)
         stream.upgrade(tunnel)
         self._client.upgrade(head, tunnel)
@@ -412,7 +411,7 @@ class Exchange(RetriableExchange, Generic[Caller]):
             tunnel.body(rest)
 
     def _close_tunnel(self) -> None:
-        tunnel = self._tunnel
+        tunnel, self._tunnel = self._tunnel, None
         assert tunnel is not None
         self.bytes_received = tunnel.bytes_received
         self.bytes_sent = tunnel.bytes_sent
@@ -469,6 +468,10 @@ class Exchange(RetriableExchange, Generic[Caller]):
         if not self._is_over:
             self._is_over = True
             self._stream = None
-            if self._attempts is not None:
-                self._attempts.close()
+            self._end_attempts()
             self._done(self, error)
+
+    def _end_attempts(self) -> None:
+        if self._attempts is not None:
+            self._attempts.close()
+            self._attempts = None  # it knows this exchange: what refers to each other is freed late

@@ -284,6 +284,8 @@ class MultiplexedConnection(StreamCarrier):
         self._touched.clear()
         self._holding.clear()
         self.stream_count -= len(streams)
+        self._intake.close()
+        self._engine.close()
         self._on_lost(self)
         for stream in streams:
             stream.lost()

@@ -34,7 +34,7 @@ class MultiplexedIntake:
         """`take` is called without bytes when it is time for the rest, and calls `give` so."""
         self._loop = loop
         self._engine = engine
-        self._take = take
+        self._take: Callable[[bytes], None] | None = take
         self._pieces = Pieces(max_frames=FRAMES_PER_PIECE)
         self._is_paused = False
         self._is_stopped = False
@@ -67,6 +67,11 @@ class MultiplexedIntake:
         self._is_stopped = True
         self._pieces.clear()
 
+    def close(self) -> None:
+        """Let go of the connection, which is lost: what refers to each other is freed late."""
+        self.stop()
+        self._take = None
+
     def _has_stopped(self) -> bool:
         return self._is_stopped
 
@@ -80,7 +85,8 @@ class MultiplexedIntake:
 
     def _continue(self) -> None:
         self.is_waiting = False
-        self._take(b"")
+        if self._take is not None:
+            self._take(b"")
 
     def _resume(self) -> None:
         transport = self.transport

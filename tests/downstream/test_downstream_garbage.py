@@ -5,16 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import itertools
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 
 import pytest
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, PingFrame, RstStreamFrame
 from support.clients.h2_raw import CANCEL, GET, RawH2Client
-from support.deadlines import until, within
+from support.deadlines import within
+from support.garbage import leaves_none
 from support.running_gateway import RunningGateway
 
 HTTP1 = {
@@ -28,40 +26,6 @@ HTTP1 = {
     "a large head": b"GET / HTTP/1.1\r\nHost: h\r\n" + b"x: y\r\n" * 300 + b"\r\n",
     "no TLS": b"\x16\x03\x01",
 }
-
-
-@contextmanager
-def garbage() -> Iterator[Counter[str]]:
-    """Count the gateway's objects that only the garbage collector frees, by type."""
-    found: Counter[str] = Counter()
-    gc.collect()
-    gc.disable()
-    try:
-        yield found
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        gc.collect()
-        found.update(
-            type(one).__qualname__
-            for one in gc.garbage
-            if type(one).__module__.startswith("gateway.")
-        )
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-        gc.enable()
-
-
-async def leaves_none(gateway: RunningGateway, visit: Callable[[], Awaitable[None]]) -> None:
-    async def at_rest() -> None:
-        await until(lambda: not gateway.gateway.connections)
-
-    await visit()
-    await at_rest()
-    with garbage() as found:
-        for _ in range(3):
-            await visit()
-        await at_rest()
-    assert not found
 
 
 @pytest.mark.parametrize("sent", HTTP1.values(), ids=list(HTTP1))

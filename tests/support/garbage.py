@@ -1,0 +1,47 @@
+"""What only the garbage collector frees: its pauses grow with what it finds."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+from support.deadlines import until
+from support.running_gateway import RunningGateway
+
+
+@contextmanager
+def garbage() -> Iterator[Counter[str]]:
+    """Count the gateway's objects that only the garbage collector frees, by type."""
+    found: Counter[str] = Counter()
+    gc.collect()
+    gc.disable()
+    try:
+        yield found
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        found.update(
+            type(one).__qualname__
+            for one in gc.garbage
+            if type(one).__module__.startswith("gateway.")
+        )
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
+async def leaves_none(gateway: RunningGateway, visit: Callable[[], Awaitable[None]]) -> None:
+    """Check that visits leave no garbage, once their connections have ended."""
+
+    async def at_rest() -> None:
+        await until(lambda: not gateway.gateway.connections)
+
+    await visit()
+    await at_rest()
+    with garbage() as found:
+        for _ in range(3):
+            await visit()
+        await at_rest()
+    assert not found, found
