@@ -257,7 +257,7 @@ class H1Connection(ResponseWriter):
         elif self._tunnel is not None:
             self._tunnel.take(data)
         else:
-            self._server.turns.discard(self.transport, data)
+            self._server.turns.discard(self.transport, len(data))
 
     def eof_received(self) -> bool:
         """Keep the connection for the response, where the client has sent a request and closed

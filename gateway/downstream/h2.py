@@ -99,7 +99,7 @@ class H2Connection:
         self._control = Budget(CONTROL_FRAMES * scale, CONTROL_REFILL_S, now)
         self._reader = RequestReader(peer, limits)
         self._channel = H2Channel(
-            loop, limits, server.h2_counts, control=self._control,
+            loop, limits, server.h2_counts, server.turns, control=self._control,
             window=settings.connection_window, flush=self._flush,
         )  # fmt: skip
         self._engine = make_engine(
@@ -201,8 +201,7 @@ class H2Connection:
         transport = self.transport
         if self._is_over or transport is None:
             return
-        self._is_over = True
-        self._intake.stop()
+        self._stop(transport)
         if cause:
             self._server.h2_counts.errors[cause] += 1
         last = goaway(self._last_id, code)
@@ -213,6 +212,10 @@ class H2Connection:
         transport.write(last)
         self._close_streams()
         self._linger()
+
+    def _stop(self, transport: asyncio.Transport) -> None:
+        self._is_over = True
+        self._server.turns.discard(transport, self._intake.stop())
 
     def _linger(self) -> None:
         """Close when what was written was taken. Closing on bytes that were not read resets the
@@ -267,7 +270,7 @@ class H2Connection:
             self._ignored += len(data)
             if self._ignored > MAX_LINGER_BYTES and self.transport is not None:
                 self.transport.abort()
-            self._server.turns.discard(self.transport, data)
+            self._server.turns.discard(self.transport, len(data))
             return
         self._liveness.received_at = self._loop.time()
         self._receive(data)
@@ -448,8 +451,7 @@ class H2Connection:
         """Every stream has ended, and GOAWAY was sent or received: also where the engine has ended
         the connection itself, with an error."""
         if not self._is_over and self.transport is not None:
-            self._is_over = True
-            self._intake.stop()
+            self._stop(self.transport)
             if code not in (NO_ERROR, self._client_code):
                 self._server.h2_counts.errors[cause_of(code)] += 1
             self._close_streams()

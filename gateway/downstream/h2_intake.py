@@ -111,12 +111,14 @@ class H2Intake:
         """Whether what has come ends within a frame, or within a head."""
         return self._pieces.lacks_rest
 
-    def stop(self) -> None:
-        """Give the engine nothing more; the socket is read."""
+    def stop(self) -> int:
+        """Give the engine nothing more; the socket is read. Returns how many bytes were left."""
+        left = self._pieces.size
         self._take = _ignore
         self._is_stopped = True
         self._pieces.clear()
         self._resume()
+        return left
 
     def _has_stopped(self) -> bool:
         return self._is_stopped

@@ -24,6 +24,7 @@ from gateway.downstream.h2_head import malformed, response_fields
 from gateway.downstream.h2_intake import H2Intake
 from gateway.downstream.request import Request
 from gateway.downstream.stream import BodySink, ClientLimits, ClientStream, StreamOwner
+from gateway.downstream.turns import Turns
 from gateway.http.deadline import Deadline, do_nothing
 from gateway.http.errors import RequestTimeoutError
 from gateway.http.fields import Trailers
@@ -49,6 +50,7 @@ class H2Channel:
         loop: asyncio.AbstractEventLoop,
         limits: ClientLimits,
         counts: H2Counts,
+        turns: Turns,
         *,
         control: Budget,
         window: int,
@@ -57,6 +59,7 @@ class H2Channel:
         self.loop = loop
         self.limits = limits
         self.counts = counts
+        self.turns = turns
         self.control = control
         self.engine: H2Engine | None = None
         self.intake: H2Intake | None = None
@@ -436,12 +439,16 @@ class H2Stream(ClientStream):
 
     def _await_write(self) -> None:
         if self._write_deadline is None:
-            self._write_deadline = Deadline(self._channel.loop, self._expire_write)
+            self._write_deadline = Deadline(self._channel.loop, self._stall)
         if not self._write_deadline.is_set:
             self._write_deadline.set(self._channel.limits.body_timeout_s)
 
-    def _expire_write(self) -> None:
-        if not self.is_closed:
+    def _stall(self) -> None:
+        """Break it off when there is time: those that have begun together end together."""
+        self._channel.turns.wait(self._break_off)
+
+    def _break_off(self) -> None:
+        if not self.is_closed and (self.is_write_paused or self.is_released):
             self._channel.counts.errors["stalled"] += 1
             self._reset(CANCEL)
 

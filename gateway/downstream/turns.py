@@ -64,10 +64,10 @@ class Turns:
         self._waiting[go_on] = None
         self._schedule()
 
-    def discard(self, transport: asyncio.Transport | None, data: bytes) -> None:
-        """Throw away what a client sends whose connection is closing. One that sends much is read
-        again after a pause: copying it is work, and so is its next connection."""
-        if len(data) > MUCH_BYTES and transport is not None and not transport.is_closing():
+    def discard(self, transport: asyncio.Transport | None, size: int) -> None:
+        """Throw so many bytes away of a client whose connection is closing. One that sends much is
+        read again after a pause: copying it is work, and so is its next connection."""
+        if size > MUCH_BYTES and transport is not None and not transport.is_closing():
             transport.pause_reading()
             asyncio.get_running_loop().call_later(PAUSE_S, _read_again, transport)
 

@@ -55,3 +55,4 @@ def test_search_by_coverage_finds_nothing() -> None:
     )  # fmt: skip
     assert found.returncode == 0, found.stderr[-4000:]
     assert found.stdout.count("fuzzing ") == len(TARGETS)
+    assert "no interesting inputs were found" not in found.stderr  # a search that sees nothing

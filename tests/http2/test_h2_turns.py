@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 
 import pytest
@@ -32,12 +33,14 @@ from gateway.downstream.h2_intake import (
     H2Intake,
 )
 from gateway.downstream.h2_limits import H2Settings
-from gateway.downstream.h2_stream import H2Stream
+from gateway.downstream.h2_stream import HIGH_WATER_BYTES, H2Stream
 from gateway.downstream.turns import H2_WORK, MUCH_BYTES, PIECE_BYTES, WORK_PER_TURN, Turns
 from gateway.http.errors import ProblemError
 from gateway.http.fields import Trailers
 from gateway.http.h2 import H2Error
+from gateway.http.response_head import ResponseHead
 
+MIB = 1024 * 1024
 SETTINGS = H2Settings(100, 2**20, 2**24, 0, 100)
 POST = [(":method", "POST"), *GET[1:]]
 
@@ -142,6 +145,17 @@ async def test_client_that_leaves_before_its_turn_begins_no_connection(
     await until(lambda: counts.inflight_requests == 0)
 
 
+def begin(wire: Wire, *sent: Frame | bytes) -> H2Connection:
+    """The connection of a client that speaks HTTP/2, and has sent this after its preface."""
+    protocols: list[asyncio.Protocol] = []
+    wire.server.http2 = SETTINGS
+    wire.transport.set_protocol = protocols.append  # type: ignore[attr-defined]
+    wire.receive(frames_of(PREFACE, *sent))
+    (connection,) = protocols
+    assert isinstance(connection, H2Connection)
+    return connection
+
+
 class _Body(bytearray):
     """Keeps the body of a request."""
 
@@ -159,13 +173,9 @@ class _Body(bytearray):
 
 async def test_body_that_waits_for_its_turn_is_not_late() -> None:
     wire = Wire(holds=True)
-    wire.server.http2 = SETTINGS
-    protocols: list[asyncio.Protocol] = []
-    wire.transport.set_protocol = protocols.append  # type: ignore[attr-defined]
     head = HeadersFrame(1, data=Encoder().encode(POST), flags=["END_HEADERS"])
-    wire.receive(PREFACE + frames_of(SettingsFrame(0), head, DataFrame(1, b"early, ")))
-    (connection,), body = protocols, _Body()
-    assert isinstance(connection, H2Connection)
+    connection = begin(wire, SettingsFrame(0), head, DataFrame(1, b"early, "))
+    body = _Body()
     stream = connection._channel.streams[1]
     stream.read_body(body)
     wire.server.turns.spend(WORK_PER_TURN)  # by others
@@ -181,12 +191,7 @@ async def test_body_that_waits_for_its_turn_is_not_late() -> None:
 
 async def test_connection_whose_request_waits_for_its_turn_is_not_idle() -> None:
     wire = Wire(holds=True)
-    wire.server.http2 = SETTINGS
-    protocols: list[asyncio.Protocol] = []
-    wire.transport.set_protocol = protocols.append  # type: ignore[attr-defined]
-    wire.receive(PREFACE + frames_of(SettingsFrame(0)))
-    (connection,) = protocols
-    assert isinstance(connection, H2Connection)
+    connection = begin(wire, SettingsFrame(0))
     wire.server.turns.spend(WORK_PER_TURN)  # by others
     head = HeadersFrame(1, data=Encoder().encode(GET), flags=["END_HEADERS", "END_STREAM"])
     connection.data_received(frames_of(head))
@@ -200,19 +205,75 @@ async def test_connection_whose_request_waits_for_its_turn_is_not_idle() -> None
 
 async def test_what_comes_after_goaway_is_thrown_away_with_pauses() -> None:
     wire = Wire()
-    wire.server.http2 = SETTINGS
-    protocols: list[asyncio.Protocol] = []
-    wire.transport.set_protocol = protocols.append  # type: ignore[attr-defined]
     overflow = WindowUpdateFrame(0, window_increment=2**31 - 1)
-    wire.receive(PREFACE + frames_of(SettingsFrame(0), overflow, overflow))
+    connection = begin(wire, SettingsFrame(0), overflow, overflow)
     assert wire.transport.has_ended, "with GOAWAY"
-    (connection,) = protocols
     connection.data_received(bytes(MUCH_BYTES + 1))
     assert (wire.transport.pauses, wire.transport.is_paused) == (1, True)
     await until(lambda: not wire.transport.is_paused)
     assert wire.transport.pauses == 1
     connection.data_received(bytes(MAX_LINGER_BYTES))
     assert wire.transport.is_closed, "it does not end"
+    connection.connection_lost(None)
+
+
+async def test_client_that_has_sent_much_when_it_is_ended_is_read_after_a_pause() -> None:
+    wire = Wire()
+    overflow = WindowUpdateFrame(0, window_increment=2**31 - 1)
+    much = raw_frame(0, 0, 1, b"x") * MUCH_BYTES
+    connection = begin(wire, SettingsFrame(0), overflow, overflow, much)
+    assert wire.transport.has_ended, "with GOAWAY"
+    assert wire.transport.is_paused
+    await until(lambda: not wire.transport.is_paused)
+    connection.connection_lost(None)
+
+
+async def test_responses_that_stall_together_end_in_turns_of_the_loop() -> None:
+    wire = Wire(holds=True)
+    encoder, count = Encoder(), 40
+    connection = begin(
+        wire,
+        SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}),
+        *(
+            HeadersFrame(1 + 2 * at, data=encoder.encode(GET), flags=["END_HEADERS", "END_STREAM"])
+            for at in range(count)
+        ),
+    )
+    streams = list(connection._channel.streams.values())
+    for stream in streams:
+        stream.respond(ResponseHead(200, b""), None)
+        stream.send(bytes(HIGH_WATER_BYTES))
+        stream.flush()
+    connection._flush()
+    for stream in streams:
+        assert stream._write_deadline is not None
+        stream._write_deadline.expire()
+    errors, seen = wire.server.h2_counts.errors, [0]
+    while wire.server.turns._waiting:
+        wire.server.turns._take_turn()
+        seen.append(errors["stalled"])
+    assert seen[-1] == count
+    assert max(after - before for before, after in itertools.pairwise(seen)) <= WORK_PER_TURN
+    connection.connection_lost(None)
+
+
+async def test_response_that_is_taken_while_its_end_is_due_does_not_end() -> None:
+    wire = Wire(holds=True)
+    head = HeadersFrame(1, data=Encoder().encode(GET), flags=["END_HEADERS", "END_STREAM"])
+    connection = begin(wire, SettingsFrame(0), head)
+    stream = connection._channel.streams[1]
+    stream.respond(ResponseHead(200, b""), None)
+    stream.send(bytes(2 * HIGH_WATER_BYTES))
+    stream.flush()
+    connection._flush()
+    assert stream.is_write_paused
+    assert stream._write_deadline is not None
+    stream._write_deadline.expire()
+    more = WindowUpdateFrame(1, window_increment=MIB), WindowUpdateFrame(0, window_increment=MIB)
+    connection.data_received(frames_of(*more))
+    wire.receive(b"")
+    assert not stream.is_write_paused
+    assert wire.server.h2_counts.errors["stalled"] == 0
     connection.connection_lost(None)
 
 
