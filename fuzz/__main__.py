@@ -11,7 +11,7 @@ A crash is written to `fuzz/cases/TARGET/`, where the tests replay it for ever.
 from __future__ import annotations
 
 import argparse
-import subprocess
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -29,33 +29,34 @@ def main() -> int:
         from fuzz.targets import CASES, CORPUS, SEEDS, TARGETS  # noqa: PLC0415
 
     options = _read_options(sorted(TARGETS))
-    if options.inside is None:
-        # libFuzzer ends the process it runs in, so each target gets one of its own.
-        command = [sys.executable, "-m", "fuzz", *_bounds(options), "--inside"]
-        names = options.targets or sorted(TARGETS)
-        # No shell, and nothing of it comes from outside.
-        codes = []
-        for name in names:
-            with tempfile.TemporaryDirectory() as corpus:
-                for number, seed in enumerate(SEEDS[name]):
-                    (Path(corpus) / str(number)).write_bytes(seed)
-                searched = subprocess.run([*command, name, "--found", corpus], check=False)  # noqa: S603
-                codes.append(searched.returncode)
-                if options.keep and not searched.returncode:
-                    found = {path.read_bytes() for path in Path(corpus).iterdir()}
-                    lines = [f"{one!r}\n" for one in sorted(found, key=lambda one: (len(one), one))]
-                    (CORPUS / f"{name}.txt").write_text("".join(lines[:MAX_KEPT]))
-        return int(any(codes))
-    name = options.inside
-    kept = CASES / name
-    kept.mkdir(parents=True, exist_ok=True)
-    bound = f"-runs={options.runs}" if options.runs else f"-max_total_time={options.seconds}"
-    arguments = [bound, f"-artifact_prefix={kept}/", "-max_len=4096", "-timeout=10"]
+    codes = []
+    for name in options.targets or sorted(TARGETS):
+        with tempfile.TemporaryDirectory() as corpus:
+            for number, seed in enumerate(SEEDS[name]):
+                (Path(corpus) / str(number)).write_bytes(seed)
+            kept = CASES / name
+            kept.mkdir(parents=True, exist_ok=True)
+            arguments = [sys.argv[0], *_bounds(options), f"-artifact_prefix={kept}/"]
+            arguments += ["-max_len=4096", "-timeout=10", corpus, str(kept)]
+            code = _search(name, TARGETS[name], arguments)
+            codes.append(code)
+            if options.keep and not code:
+                found = {path.read_bytes() for path in Path(corpus).iterdir()}
+                lines = [f"{one!r}\n" for one in sorted(found, key=lambda one: (len(one), one))]
+                (CORPUS / f"{name}.txt").write_text("".join(lines[:MAX_KEPT]))
+    return int(any(codes))
+
+
+def _search(name: str, target: Callable[[bytes], None], arguments: list[str]) -> int:
+    """Search for what breaks a target; returns 0 where nothing does."""
     print(f"fuzzing {name}", flush=True)
-    arguments = [sys.argv[0], *arguments, options.found, str(kept)]
-    atheris.Setup(arguments, TARGETS[name], custom_mutator=_make_mutator(name))
+    # libFuzzer ends the process it runs in, so each target gets one of its own: a copy, since to
+    # instrument all modules takes longer than a short search.
+    if child := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    atheris.Setup(arguments, target, custom_mutator=_make_mutator(name))
     atheris.Fuzz()
-    return 0
+    raise SystemExit(1)  # it does not come back
 
 
 def _make_mutator(name: str) -> Callable[[bytes, int, int], bytes] | None:
@@ -83,8 +84,6 @@ def _read_options(names: list[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
     parser.add_argument("--runs", type=int, default=0, help="instead of a time")
     parser.add_argument("--keep", action="store_true", help="what reaches new code, in fuzz/corpus")
-    parser.add_argument("--inside", choices=names, help=argparse.SUPPRESS)
-    parser.add_argument("--found", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if unknown := set(options.targets) - set(names):
         parser.error(f"no such target: {', '.join(sorted(unknown))}")
@@ -92,7 +91,7 @@ def _read_options(names: list[str]) -> argparse.Namespace:
 
 
 def _bounds(options: argparse.Namespace) -> list[str]:
-    return ["--runs", str(options.runs), "--seconds", str(options.seconds)]
+    return [f"-runs={options.runs}" if options.runs else f"-max_total_time={options.seconds}"]
 
 
 if __name__ == "__main__":
