@@ -272,7 +272,7 @@ async def test_response_that_is_taken_while_its_end_is_due_does_not_end() -> Non
     more = WindowUpdateFrame(1, window_increment=MIB), WindowUpdateFrame(0, window_increment=MIB)
     connection.data_received(frames_of(*more))
     wire.receive(b"")
-    assert not stream.is_write_paused
+    assert not connection._channel.streams[1].is_write_paused
     assert wire.server.h2_counts.errors["stalled"] == 0
     connection.connection_lost(None)
 
