@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import atheris
@@ -53,7 +54,12 @@ def _search(name: str, target: Callable[[bytes], None], arguments: list[str]) ->
     # libFuzzer ends the process it runs in, so each target gets one of its own: a copy, since to
     # instrument all modules takes longer than a short search.
     if child := os.fork():
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        try:
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        except BaseException:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise
     atheris.Setup(arguments, target, custom_mutator=_make_mutator(name))
     atheris.Fuzz()
     raise SystemExit(1)  # it does not come back
@@ -68,9 +74,12 @@ def _make_mutator(name: str) -> Callable[[bytes, int, int], bytes] | None:
         return None
     from fuzz.differential import mutations  # noqa: PLC0415 - it was instrumented before
 
-    cases = mutations(reader, 1)
+    cases: Iterator[bytes] | None = None
 
     def mutate(data: bytes, max_size: int, seed: int) -> bytes:
+        nonlocal cases
+        if cases is None:
+            cases = mutations(reader, seed)
         if seed % 2:
             return next(cases)[:max_size]
         return bytes(atheris.Mutate(data, max_size))

@@ -161,8 +161,8 @@ class H2Stream(ClientStream):
 
     __slots__ = (
         "_body_due", "_channel", "_engine", "_head", "_is_body_complete", "_is_paused",
-        "_is_reset", "_is_responded", "_kept", "_owed", "_piece", "_sink", "_trailers",
-        "_write_deadline", "body_expires_at", "id", "is_closed", "is_released",
+        "_is_reset", "_is_responded", "_is_stalled", "_kept", "_owed", "_piece", "_sink",
+        "_trailers", "_write_deadline", "body_expires_at", "id", "is_closed", "is_released",
         "is_reset_by_client", "is_write_paused", "request",
     )  # fmt: skip
 
@@ -197,7 +197,7 @@ class H2Stream(ClientStream):
         self._piece = b""
         self._is_responded = False
         """Whether all of it is with the engine."""
-        self._is_reset = False
+        self._is_reset = self._is_stalled = False
         self._write_deadline: Deadline | None = None
 
     def __repr__(self) -> str:
@@ -425,7 +425,7 @@ class H2Stream(ClientStream):
             return False
         if self.is_write_paused:
             if queued <= LOW_WATER_BYTES:
-                self.is_write_paused = False
+                self.is_write_paused = self._is_stalled = False
                 if self._write_deadline is not None:
                     self._write_deadline.clear()
                 if self.owner is not None:
@@ -445,10 +445,11 @@ class H2Stream(ClientStream):
 
     def _stall(self) -> None:
         """Break it off when there is time: those that have begun together end together."""
+        self._is_stalled = True
         self._channel.turns.wait(self._break_off)
 
     def _break_off(self) -> None:
-        if not self.is_closed and (self.is_write_paused or self.is_released):
+        if self._is_stalled and not self._is_reset and not self.is_closed:
             self._channel.counts.errors["stalled"] += 1
             self._reset(CANCEL)
 

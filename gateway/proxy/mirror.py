@@ -161,6 +161,7 @@ class Shadow(DiscardingStream):
     def over(self) -> None:
         """The copy is over."""
         self.is_over = True
+        self.owner = self._sink = None
         self._pieces.clear()
         if self._timer is not None:
             self._timer.cancel()

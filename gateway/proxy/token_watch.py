@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from gateway.http.deadline import do_nothing
 from gateway.oauth.access import CachedToken
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.models import Clock, StoreUnavailableError
@@ -49,7 +50,8 @@ class TokenWatch:
         self._schedule()
 
     def stop(self) -> None:
-        """Stop watching: the tunnel is gone."""
+        """Stop watching: the tunnel is gone, and is let go."""
+        self._on_end = do_nothing
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:

@@ -212,11 +212,11 @@ class MultiplexedConnection(StreamCarrier):
 
     def arm(self, at: float) -> None:
         timer = self._timer
-        if timer is None:
-            self._timer = self._loop.call_at(at, self._check_deadlines)
-        elif at < timer.when():
+        if self.transport is None or (timer is not None and at >= timer.when()):
+            return
+        if timer is not None:
             timer.cancel()
-            self._timer = self._loop.call_at(at, self._check_deadlines)
+        self._timer = self._loop.call_at(at, self._check_deadlines)
 
     def suspect(self, since: float) -> None:
         if self._liveness.received_at <= since:

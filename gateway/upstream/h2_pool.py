@@ -102,6 +102,8 @@ class MultiplexedPool(ConnectionPool):
         except asyncio.CancelledError:
             self._let_go(waiter)
             raise
+        finally:
+            del waiter  # it knows its error, which knows this frame: a cycle
 
     def close_idle(self) -> bool:
         for connection in self._shared:

@@ -262,17 +262,25 @@ async def test_response_that_is_taken_while_its_end_is_due_does_not_end() -> Non
     head = HeadersFrame(1, data=Encoder().encode(GET), flags=["END_HEADERS", "END_STREAM"])
     connection = begin(wire, SettingsFrame(0), head)
     stream = connection._channel.streams[1]
+
+    def is_paused() -> bool:
+        return stream.is_write_paused
+
     stream.respond(ResponseHead(200, b""), None)
     stream.send(bytes(2 * HIGH_WATER_BYTES))
     stream.flush()
     connection._flush()
-    assert stream.is_write_paused
+    assert is_paused()
     assert stream._write_deadline is not None
     stream._write_deadline.expire()
     more = WindowUpdateFrame(1, window_increment=MIB), WindowUpdateFrame(0, window_increment=MIB)
     connection.data_received(frames_of(*more))
+    assert not is_paused()
+    stream.send(bytes(2 * MIB))
+    stream.flush()
+    connection._flush()
+    assert is_paused(), "again, which is another matter"
     wire.receive(b"")
-    assert not connection._channel.streams[1].is_write_paused
     assert wire.server.h2_counts.errors["stalled"] == 0
     connection.connection_lost(None)
 

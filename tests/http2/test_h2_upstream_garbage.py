@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 
 import pytest
 from h2.errors import ErrorCodes
 from http2.conftest import upstream_of
+from http2.test_h2_upstream_turns import Exchange, Response
 from support.deadlines import until, within
 from support.garbage import leaves_none
 from support.running_gateway import StartGateway
 from support.servers.h2_upstream import H2Request, H2Upstream
+
+from gateway.upstream.stream import UpstreamRequestHead
 
 
 def leaves(request: H2Request) -> None:
@@ -64,3 +68,16 @@ async def test_upstream_connections_leave_no_garbage(
 
         await leaves_none(gateway, visit)
         assert len(upstream.connections) >= 4
+
+
+@pytest.mark.skipif("TEST_COMPILED" in os.environ, reason="takes no such sink")
+async def test_request_that_comes_too_late_for_its_connection_leaves_no_timer() -> None:
+    """Between the stream and the request, the connection was lost."""
+    one, late = Exchange(), Response()
+    stream = one.connection.open(late)
+    one.connection.lost()
+    head = UpstreamRequestHead(b"GET /a HTTP/1.1\r\n", b"h", b"", method="GET")
+    stream.send_request(head, ends=True)
+    assert one.connection._timer is None
+    await asyncio.sleep(0)
+    assert late.reasons == ["upstream_unprocessed"]

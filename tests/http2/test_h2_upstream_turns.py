@@ -86,7 +86,7 @@ async def test_response_is_whole_though_its_connection_is_closed_meanwhile(
         assert await asyncio.gather(*fetching) == [(200, b"x" * COUNT)] * 5
 
 
-class _Response(ResponseSink):
+class Response(ResponseSink):
     """Keeps a response."""
 
     def __init__(self) -> None:
@@ -111,9 +111,9 @@ class _Response(ResponseSink):
 class Exchange:
     """A request on a connection of its own."""
 
-    def __init__(self, response: _Response | None = None) -> None:
+    def __init__(self, response: Response | None = None) -> None:
         self.lost: list[MultiplexedConnection] = []
-        self.transport, self.response = Transport(), response or _Response()
+        self.transport, self.response = Transport(), response or Response()
         self.connection = MultiplexedConnection(
             asyncio.get_running_loop(),
             UpstreamTimeouts(),
@@ -187,7 +187,7 @@ async def test_what_came_before_the_connection_was_lost_is_read(
     assert one.response.reasons == reasons
 
 
-class _Failing(_Response):
+class _Failing(Response):
     """Has a defect: raises when it is called so."""
 
     def __init__(self, at: str) -> None:
@@ -215,7 +215,7 @@ class _Failing(_Response):
 async def test_defect_ends_the_connection_and_every_stream_of_it(
     at: str, is_lost: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    failing, neighbour = _Failing(at), _Response()
+    failing, neighbour = _Failing(at), Response()
     one = Exchange(failing)
     one.request(neighbour)
     head = HeadersFrame(3, data=HEAD.data, flags=["END_HEADERS"])

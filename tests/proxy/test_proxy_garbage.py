@@ -6,13 +6,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from proxy.test_proxy_retries import refusing
 from support.deadlines import duration, until, within
 from support.garbage import leaves_none
-from support.running_gateway import StartGateway
+from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 GET = b"GET /public HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
@@ -35,32 +37,42 @@ class Visit:
 
     response: bytes
     """Then the upstream closes."""
+    status: int
+    """What the client gets; 0 where it leaves."""
     request: bytes = GET
     settings: dict[str, Any] = field(default_factory=dict)
+    tries: int = 1
+    """Connections to the upstream."""
     leaves: bool = False
-    """Whether the client closes before the response has ended."""
+    """Whether the client closes before the response has ended, when it has come so far."""
     stays: bool = False
     """Whether the upstream stays, and waits."""
 
 
 VISITS = {
-    "whole": Visit(OK),
-    "none": Visit(b""),
-    "tried again": Visit(b"", settings={"retries": {"attempts": 2, "retry_on": ["reset"]}}),
-    "other status": Visit(
-        ERROR, settings={"retries": {"attempts": 2, "retry_on": ["gateway-error"]}}
+    "whole": Visit(OK, 200),
+    "none": Visit(b"", 502),
+    "tried again": Visit(
+        b"", 502, settings={"retries": {"attempts": 2, "retry_on": ["reset"]}}, tries=3
     ),
-    "cut": Visit(BEGUN),
-    "nonsense": Visit(b"nonsense\r\n\r\n"),
-    "early": Visit(OK, POST, leaves=True),
-    "tunnel": Visit(SWITCHED, UPGRADE),
-    "no tunnel": Visit(OK, UPGRADE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")),
-    "late": Visit(b"", settings={"timeouts": {"per_try": duration(0.1)}}, stays=True),
-    "late in all": Visit(b"", settings={"timeouts": {"total": duration(0.1)}}, stays=True),
-    "hedged": Visit(b"", settings={"hedging": {"after": duration(0.01)}}),
-    "left": Visit(BEGUN, leaves=True, stays=True),
-    "left without a response": Visit(b"", leaves=True, stays=True),
-}
+    "other status": Visit(
+        ERROR, 503, settings={"retries": {"attempts": 2, "retry_on": ["gateway-error"]}}, tries=3
+    ),
+    "cut": Visit(BEGUN, 200),
+    "nonsense": Visit(b"nonsense\r\n\r\n", 502),
+    "early": Visit(OK, 200, POST),
+    "tunnel": Visit(SWITCHED, 101, UPGRADE),
+    "tunnel that is left": Visit(SWITCHED, 101, UPGRADE, leaves=True, stays=True),
+    "no tunnel": Visit(OK, 200, UPGRADE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")),
+    "late": Visit(b"", 504, settings={"timeouts": {"per_try": duration(0.1)}}, stays=True),
+    "late in all": Visit(b"", 504, settings={"timeouts": {"total": duration(0.1)}}, stays=True),
+    "hedged": Visit(
+        b"", 504, stays=True, tries=2,
+        settings={"hedging": {"after": duration(0.01)}, "timeouts": {"total": duration(0.3)}},
+    ),
+    "left": Visit(BEGUN, 200, leaves=True, stays=True),
+    "left without a response": Visit(b"", 0, leaves=True, stays=True),
+}  # fmt: skip
 
 
 def reset_on_close(writer: asyncio.StreamWriter) -> None:
@@ -69,10 +81,37 @@ def reset_on_close(writer: asyncio.StreamWriter) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
+async def ask(
+    gateway: RunningGateway, request: bytes = GET, leaves: Callable[[bytes], bool] | None = None
+) -> int:
+    """Send a request, and take the response, until it `leaves`; returns the status."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    got = b""
+    async with within():
+        writer.write(request)
+        while (leaves is None or not leaves(got)) and (more := await reader.read(65536)):
+            got += more
+    if leaves is not None:
+        reset_on_close(writer)
+    writer.close()
+    return int(got[9:12] or b"0")
+
+
+async def leave(gateway: RunningGateway, request: bytes, arrived: asyncio.Event) -> None:
+    """Send a request, and leave when it has come to the upstream."""
+    _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(request)
+    async with within():
+        await arrived.wait()
+    reset_on_close(writer)
+    writer.close()
+
+
 @pytest.mark.parametrize("how", VISITS.values(), ids=list(VISITS))
 async def test_requests_leave_no_garbage(start: StartGateway, how: Visit) -> None:
     async def script(talk: Conversation, upstream: RawUpstream) -> None:
         if await talk.read_head() is not None:
+            arrived.set()
             await talk.send(how.response)
         if how.stays:
             await talk.reader.read()
@@ -80,18 +119,80 @@ async def test_requests_leave_no_garbage(start: StartGateway, how: Visit) -> Non
     async with RawUpstream(script=script) as upstream:
         settings = {"retries": {"attempts": 0}, **how.settings}
         gateway = await start("", upstreams={"main": {"targets": [upstream.url], **settings}})
+        arrived = asyncio.Event()
 
         async def visit() -> None:
-            seen = upstream.connections
-            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-            async with within():
-                writer.write(how.request)
-                if how.leaves:
-                    await until(lambda: upstream.connections > seen)
-                    reset_on_close(writer)
-                else:
-                    await reader.read()
-            writer.close()
+            arrived.clear()
+            if how.leaves and not how.status:
+                await leave(gateway, how.request, arrived)
+            elif how.leaves:
+                assert await ask(gateway, how.request, lambda got: b"\r\n\r\n" in got) == how.status
+            else:
+                assert await ask(gateway, how.request) == how.status
+            await until(lambda: not upstream.open_connections)
+
+        await leaves_none(gateway, visit)
+        assert upstream.connections == 4 * how.tries
+
+
+@pytest.mark.parametrize("protocol", ["http1", "http2"])
+async def test_connections_that_are_refused_leave_no_garbage(
+    start: StartGateway, protocol: str
+) -> None:
+    retries = {"attempts": 2, "retry_on": ["connect-failure"]}
+    with refusing() as dead:
+        main = {"targets": [dead], "protocol": protocol, "retries": retries}
+        gateway = await start("", upstreams={"main": main})
+
+        async def visit() -> None:
+            assert await ask(gateway) == 502
+
+        await leaves_none(gateway, visit)
+
+
+async def test_copies_leave_no_garbage(start: StartGateway, upstream: RawUpstream) -> None:
+    route = {
+        "name": "a", "match": {"path": "/public"}, "auth": "none", "upstream": "main",
+        "mirror": {"upstream": "copy"},
+    }  # fmt: skip
+    async with RawUpstream() as mirror:
+        gateway = await start(
+            upstream.url,
+            upstreams={"main": {"targets": [upstream.url]}, "copy": {"targets": [mirror.url]}},
+            routes=[route],
+        )
+
+        async def visit() -> None:
+            seen = len(mirror.requests)
+            assert await ask(gateway) == 200
+            await until(lambda: len(mirror.requests) > seen)
+
+        await leaves_none(gateway, visit)
+
+
+@pytest.mark.parametrize("ends_by", ["client", "upstream"])
+async def test_tunnels_that_end_with_their_token_leave_no_garbage(
+    start: StartGateway, ends_by: str
+) -> None:
+    async def script(talk: Conversation, upstream: RawUpstream) -> None:
+        await talk.read_head()
+        await talk.send(SWITCHED)
+        if ends_by == "client":
+            await talk.reader.read()
+
+    route = {
+        "name": "api", "match": {"path": "/api"}, "upstream": "main",
+        "close_websockets_with_token": True,
+    }  # fmt: skip
+    async with RawUpstream(script=script) as upstream:
+        gateway = await start(upstream.url, routes=[route])
+        token = await gateway.token("shop")
+        fields = f"Authorization: Bearer {token}\r\n\r\n".encode()
+        request = UPGRADE.replace(b"/public", b"/api")[:-2] + fields
+        leaves = (lambda got: b"\r\n\r\n" in got) if ends_by == "client" else None
+
+        async def visit() -> None:
+            assert await ask(gateway, request, leaves) == 101
             await until(lambda: not upstream.open_connections)
 
         await leaves_none(gateway, visit)
