@@ -165,8 +165,10 @@ class Pipeline:
     def _finish(self, context: RequestContext) -> None:
         self.log.finish(context)
         context.stream.owner = None
-        if context.on_finish is not None:
-            context.on_finish()
+        finish = context.on_finish
+        if finish is not None:
+            context.on_finish = None  # it knows the context
+            finish()
         context.stream.release()
 
 
