@@ -135,6 +135,9 @@ class H2ServerConnection(asyncio.Protocol):
         self.is_writable = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self.upstream.is_stopped:  # it was accepted before
+            cast(asyncio.Transport, transport).abort()
+            return
         self.transport = cast(asyncio.Transport, transport)
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         if tls is not None:
@@ -256,6 +259,7 @@ class H2Upstream:
     errors: list[Exception] = field(default_factory=list)
     received_bytes: int = 0
     pings: int = 0
+    is_stopped: bool = False
 
     @property
     def url(self) -> str:
@@ -268,6 +272,7 @@ class H2Upstream:
         return [one for one in self.connections if one.transport is not None]
 
     async def __aenter__(self) -> Self:
+        self.is_stopped = False
         self._server = await asyncio.get_running_loop().create_server(
             lambda: H2ServerConnection(self), "127.0.0.1", self.port, ssl=self.tls
         )
@@ -280,6 +285,7 @@ class H2Upstream:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.is_stopped = True
         self._server.close()
         keep(self.port)
         for connection in self.connections:
