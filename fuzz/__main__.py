@@ -37,7 +37,7 @@ def main() -> int:
                 (Path(corpus) / str(number)).write_bytes(seed)
             kept = CASES / name
             kept.mkdir(parents=True, exist_ok=True)
-            arguments = [sys.argv[0], *_bounds(options), f"-artifact_prefix={kept}/"]
+            arguments = [sys.argv[0], _bound(options), f"-artifact_prefix={kept}/"]
             arguments += ["-max_len=4096", "-timeout=10", corpus, str(kept)]
             code = _search(name, TARGETS[name], arguments)
             codes.append(code)
@@ -69,8 +69,7 @@ def _make_mutator(name: str) -> Callable[[bytes, int, int], bytes] | None:
     """Make the mutator of a reader of the codec; the others take libFuzzer's own. Coverage does
     not see into compiled code, and a search without it would hardly leave what the codec rejects:
     half of the cases come from those that it is known to read."""
-    prefix, _, reader = name.partition("codec_")
-    if prefix or not reader:
+    if not name.startswith("codec_"):
         return None
     from fuzz.differential import mutations  # noqa: PLC0415 - it was instrumented before
 
@@ -79,7 +78,7 @@ def _make_mutator(name: str) -> Callable[[bytes, int, int], bytes] | None:
     def mutate(data: bytes, max_size: int, seed: int) -> bytes:
         nonlocal cases
         if cases is None:
-            cases = mutations(reader, seed)
+            cases = mutations(name.removeprefix("codec_"), seed)
         if seed % 2:
             return next(cases)[:max_size]
         return bytes(atheris.Mutate(data, max_size))
@@ -99,8 +98,8 @@ def _read_options(names: list[str]) -> argparse.Namespace:
     return options
 
 
-def _bounds(options: argparse.Namespace) -> list[str]:
-    return [f"-runs={options.runs}" if options.runs else f"-max_total_time={options.seconds}"]
+def _bound(options: argparse.Namespace) -> str:
+    return f"-runs={options.runs}" if options.runs else f"-max_total_time={options.seconds}"
 
 
 if __name__ == "__main__":

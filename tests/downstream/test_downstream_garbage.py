@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, PingFrame, RstStreamFrame
 from support.clients.h2_raw import CANCEL, GET, RawH2Client
-from support.deadlines import within
-from support.garbage import leaves_none
+from support.garbage import ask, leaves_none
 from support.running_gateway import RunningGateway
 
 HTTP1 = {
@@ -31,11 +30,7 @@ HTTP1 = {
 @pytest.mark.parametrize("sent", HTTP1.values(), ids=list(HTTP1))
 async def test_http1_leaves_none(gateway: RunningGateway, sent: bytes) -> None:
     async def visit() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-        async with within():
-            writer.write(sent)
-            await reader.read()
-        writer.close()
+        await ask(gateway, sent)
 
     await leaves_none(gateway, visit)
 

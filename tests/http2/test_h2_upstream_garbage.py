@@ -10,8 +10,8 @@ import pytest
 from h2.errors import ErrorCodes
 from http2.conftest import upstream_of
 from http2.test_h2_upstream_turns import Exchange, Response
-from support.deadlines import until, within
-from support.garbage import leaves_none
+from support.deadlines import until
+from support.garbage import ask, leaves_none
 from support.running_gateway import StartGateway
 from support.servers.h2_upstream import H2Request, H2Upstream
 
@@ -59,11 +59,7 @@ async def test_upstream_connections_leave_no_garbage(
         gateway = await start("", upstreams=upstream_of(upstream.url, retries={"attempts": 0}))
 
         async def visit() -> None:
-            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-            async with within():
-                writer.write(b"GET /public HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
-                await reader.read()
-            writer.close()
+            await ask(gateway, b"GET /public HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
             await until(lambda: not upstream.open_connections)
 
         await leaves_none(gateway, visit)

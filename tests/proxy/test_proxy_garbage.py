@@ -4,8 +4,6 @@ after other tries, by a deadline, as a tunnel, or by its client."""
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import pytest
 from proxy.test_proxy_retries import refusing
 from support.deadlines import duration, until, within
-from support.garbage import leaves_none
+from support.garbage import ask, leaves_none, reset_on_close
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
@@ -75,26 +73,15 @@ VISITS = {
 }  # fmt: skip
 
 
-def reset_on_close(writer: asyncio.StreamWriter) -> None:
-    """One that only closes may still wait for its response."""
-    sock = writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
-async def ask(
+async def status_of(
     gateway: RunningGateway, request: bytes = GET, leaves: Callable[[bytes], bool] | None = None
 ) -> int:
-    """Send a request, and take the response, until it `leaves`; returns the status."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-    got = b""
-    async with within():
-        writer.write(request)
-        while (leaves is None or not leaves(got)) and (more := await reader.read(65536)):
-            got += more
-    if leaves is not None:
-        reset_on_close(writer)
-    writer.close()
-    return int(got[9:12] or b"0")
+    """Send a request, and take the response, until it `leaves`."""
+    return int((await ask(gateway, request, leaves))[9:12] or b"0")
+
+
+def has_head(got: bytes) -> bool:
+    return b"\r\n\r\n" in got
 
 
 async def leave(gateway: RunningGateway, request: bytes, arrived: asyncio.Event) -> None:
@@ -125,10 +112,9 @@ async def test_requests_leave_no_garbage(start: StartGateway, how: Visit) -> Non
             arrived.clear()
             if how.leaves and not how.status:
                 await leave(gateway, how.request, arrived)
-            elif how.leaves:
-                assert await ask(gateway, how.request, lambda got: b"\r\n\r\n" in got) == how.status
             else:
-                assert await ask(gateway, how.request) == how.status
+                leaves = has_head if how.leaves else None
+                assert await status_of(gateway, how.request, leaves) == how.status
             await until(lambda: not upstream.open_connections)
 
         await leaves_none(gateway, visit)
@@ -145,7 +131,7 @@ async def test_connections_that_are_refused_leave_no_garbage(
         gateway = await start("", upstreams={"main": main})
 
         async def visit() -> None:
-            assert await ask(gateway) == 502
+            assert await status_of(gateway) == 502
 
         await leaves_none(gateway, visit)
 
@@ -164,7 +150,7 @@ async def test_copies_leave_no_garbage(start: StartGateway, upstream: RawUpstrea
 
         async def visit() -> None:
             seen = len(mirror.requests)
-            assert await ask(gateway) == 200
+            assert await status_of(gateway) == 200
             await until(lambda: len(mirror.requests) > seen)
 
         await leaves_none(gateway, visit)
@@ -189,10 +175,10 @@ async def test_tunnels_that_end_with_their_token_leave_no_garbage(
         token = await gateway.token("shop")
         fields = f"Authorization: Bearer {token}\r\n\r\n".encode()
         request = UPGRADE.replace(b"/public", b"/api")[:-2] + fields
-        leaves = (lambda got: b"\r\n\r\n" in got) if ends_by == "client" else None
+        leaves = has_head if ends_by == "client" else None
 
         async def visit() -> None:
-            assert await ask(gateway, request, leaves) == 101
+            assert await status_of(gateway, request, leaves) == 101
             await until(lambda: not upstream.open_connections)
 
         await leaves_none(gateway, visit)

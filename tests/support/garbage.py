@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import socket
+import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
-from support.deadlines import until
+from support.deadlines import until, within
 from support.running_gateway import RunningGateway
 
 
@@ -34,9 +37,30 @@ def garbage() -> Iterator[Counter[str]]:
             gc.enable()
 
 
+async def ask(
+    gateway: RunningGateway, request: bytes, leaves: Callable[[bytes], bool] | None = None
+) -> bytes:
+    """Send a request on a connection of its own, and take all that comes, until it `leaves`."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    got = b""
+    async with within():
+        writer.write(request)
+        while (leaves is None or not leaves(got)) and (more := await reader.read(65536)):
+            got += more
+    if leaves is not None:
+        reset_on_close(writer)
+    writer.close()
+    return got
+
+
+def reset_on_close(writer: asyncio.StreamWriter) -> None:
+    """One that only closes may still wait for its response."""
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 async def leaves_none(gateway: RunningGateway, visit: Callable[[], Awaitable[None]]) -> None:
     """Check that visits leave no garbage, once their connections have ended."""
-
     others = gateway.gateway.connections
 
     async def at_rest() -> None:
